@@ -1,0 +1,19 @@
+//! Reductions.
+
+use crate::error::{Error, Result};
+use crate::nest::Nest;
+use crate::op::*;
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+
+pub fn infer(_o: &Reduce, _inputs: &[&TensorType]) -> Result<TensorType> {
+    Err(Error::Unsupported { op: "reduce", reason: "not yet".into() })
+}
+
+pub fn eval(_o: &Reduce, _inputs: &[&Tensor], _out: &TensorType) -> Result<Tensor> {
+    Err(Error::Unsupported { op: "reduce", reason: "not yet".into() })
+}
+
+pub fn nest(_o: &Reduce, _inputs: &[&TensorType], _out: &TensorType) -> Result<Nest> {
+    Err(Error::Unsupported { op: "reduce", reason: "not yet".into() })
+}

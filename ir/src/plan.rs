@@ -1,0 +1,170 @@
+//! The Plan: what runs, in order, with every buffer at its place in the arena.
+//!
+//! Passes make a Plan from a Graph; backends print it and hold no choice of their own. [`interp`] runs it on the
+//! specification of each kernel, its loop nest.
+
+pub mod interp;
+pub mod text;
+pub mod verify;
+
+use crate::graph::Origin;
+use crate::nest::Nest;
+use crate::op::Op;
+use crate::packing::Packing;
+use crate::tensor::Tensor;
+use crate::types::{QuantParams, TensorType};
+use std::fmt;
+
+/// A buffer of the arena. Prints as `b3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// A constant of the plan. Prints as `k3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConstId(pub u32);
+
+impl BufferId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl ConstId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for BufferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b{}", self.0)
+    }
+}
+
+impl fmt::Display for ConstId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "k{}", self.0)
+    }
+}
+
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BufferKind {
+    /// Holds the model's input with this index before the first kernel runs.
+    Input(usize),
+    /// Holds the model's output with this index after the last kernel ran.
+    Output(usize),
+    /// A value between two kernels.
+    Value,
+    /// Working memory of one kernel.
+    Scratch,
+}
+
+/// A piece of memory with a fixed size, live from kernel `first` to kernel `last`, both included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    pub kind: BufferKind,
+    pub bytes: usize,
+    /// Bytes from the start of the arena; `None` for inputs and outputs that the caller keeps outside.
+    pub offset: Option<usize>,
+    pub first: usize,
+    pub last: usize,
+    /// Whose memory this buffer takes over in place, at the same offset: that buffer dies in the kernel that fills this.
+    pub in_place_of: Option<BufferId>,
+    pub origin: Origin,
+}
+
+/// A constant: the tensor that the loop nest reads, and how the kernel's implementation wants it laid out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanConst {
+    pub tensor: Tensor,
+    pub packing: Packing,
+    pub origin: Origin,
+}
+
+impl PlanConst {
+    /// The bytes that are emitted.
+    pub fn packed(&self) -> Tensor {
+        self.packing.apply(&self.tensor)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arg {
+    Buffer(BufferId),
+    Const(ConstId),
+}
+
+/// One step of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// What it computes, with concrete attributes.
+    pub op: Op,
+    /// The operator's inputs, in order.
+    pub args: Vec<Arg>,
+    /// The type under which each argument is read (a buffer may be read under several shapes).
+    pub arg_types: Vec<TensorType>,
+    pub out: BufferId,
+    pub out_type: TensorType,
+    /// The specification.
+    pub nest: Nest,
+    /// Constants of `nest.tables`, in order.
+    pub tables: Vec<ConstId>,
+    /// The catalogue's implementation, or [`crate::catalogue::NEST`].
+    pub implementation: &'static str,
+    pub scratch: Option<BufferId>,
+    /// Multiply-accumulates of one run.
+    pub macs: u64,
+    pub origin: Origin,
+}
+
+/// An input or output of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanPort {
+    pub name: String,
+    pub ty: TensorType,
+    pub quant: Option<QuantParams>,
+    pub buffer: BufferId,
+}
+
+/// Lower bounds of the arena, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most bytes of whole buffers that live at one time under this schedule.
+    pub live: usize,
+    /// The largest single kernel if its output could overlap its inputs perfectly.
+    pub operator: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub name: String,
+    pub buffers: Vec<Buffer>,
+    pub consts: Vec<PlanConst>,
+    pub kernels: Vec<Kernel>,
+    pub inputs: Vec<PlanPort>,
+    pub outputs: Vec<PlanPort>,
+    pub arena_bytes: usize,
+    /// Alignment of the arena and of every offset, in bytes.
+    pub alignment: usize,
+    pub bounds: Bounds,
+}
+
+impl Plan {
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.index()]
+    }
+
+    pub fn constant(&self, id: ConstId) -> &PlanConst {
+        &self.consts[id.index()]
+    }
+
+    /// Bytes of all constants as emitted.
+    pub fn const_bytes(&self) -> usize {
+        self.consts.iter().map(|c| c.packing.packed_type(c.tensor.ty()).bytes()).sum()
+    }
+
+    pub fn macs(&self) -> u64 {
+        self.kernels.iter().map(|k| k.macs).sum()
+    }
+}
