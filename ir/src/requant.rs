@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn single_is_within_one_of_the_exact_product() {
-        let scales = [0.0123, 0.000_45, 0.3];
+        let scales = [0.012_31, 0.000_453, 0.297_1];
         let bound = 70_000;
         let (shift, multipliers) = single_multipliers(&scales, bound).unwrap();
         assert!((bound as u64) << shift < 1 << 31);
