@@ -1,0 +1,188 @@
+//! The memory planner: byte offsets of buffers in one arena.
+//!
+//! Buffers that take over one another's memory in place form one block, live from the first to the last of them. Blocks
+//! are placed one after the other, each at the lowest offset where it overlaps no placed block that lives at the same
+//! time; several orders are tried, then random changes of the best one, always from the same seed.
+
+use super::Io;
+use mcc_ir::plan::{Arg, Bounds, BufferKind, Plan};
+use std::collections::HashSet;
+
+/// Orders tried after the fixed ones, unless the lower bound is met before.
+const RANDOM_ORDERS: usize = 2000;
+
+/// Bytes that live from kernel `first` to kernel `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    pub bytes: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
+impl Block {
+    fn meets(&self, other: &Block) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Sets the offsets of all buffers that belong to the arena, its size and its lower bounds.
+pub fn assign(plan: &mut Plan, io: Io) {
+    let outside = |kind: BufferKind| io == Io::Separate && matches!(kind, BufferKind::Input(_) | BufferKind::Output(_));
+    let mut block_of = vec![None; plan.buffers.len()];
+    let mut blocks: Vec<Block> = Vec::new();
+    for (i, buffer) in plan.buffers.iter().enumerate() {
+        if outside(buffer.kind) {
+            continue;
+        }
+        let bytes = buffer.bytes.max(1).next_multiple_of(plan.alignment);
+        let at = match buffer.in_place_of.and_then(|d| block_of[d.index()]) {
+            Some(at) => at,
+            None => {
+                blocks.push(Block { bytes, first: buffer.first, last: buffer.last });
+                blocks.len() - 1
+            }
+        };
+        blocks[at].last = blocks[at].last.max(buffer.last);
+        blocks[at].bytes = blocks[at].bytes.max(bytes);
+        block_of[i] = Some(at);
+    }
+    let (offsets, arena_bytes) = place(&blocks, plan.alignment);
+    for (buffer, block) in plan.buffers.iter_mut().zip(&block_of) {
+        buffer.offset = block.map(|at| offsets[at]);
+    }
+    plan.arena_bytes = arena_bytes;
+    plan.bounds = Bounds { live: live_peak(&blocks), operator: largest_operator(plan, io) };
+}
+
+/// The most bytes of blocks that live at one time.
+pub fn live_peak(blocks: &[Block]) -> usize {
+    let at = |t: usize| blocks.iter().filter(|b| b.first <= t && t <= b.last).map(|b| b.bytes).sum::<usize>();
+    blocks.iter().map(|b| at(b.first)).max().unwrap_or(0)
+}
+
+/// The largest kernel if its output could overlap its inputs perfectly: the greater of input and output bytes.
+fn largest_operator(plan: &Plan, io: Io) -> usize {
+    let size = |id: mcc_ir::plan::BufferId| {
+        let b = plan.buffer(id);
+        let outside = io == Io::Separate && matches!(b.kind, BufferKind::Input(_) | BufferKind::Output(_));
+        if outside { 0 } else { b.bytes }
+    };
+    let kernel = |k: &mcc_ir::plan::Kernel| {
+        let inputs: HashSet<_> =
+            k.args.iter().filter_map(|a| if let Arg::Buffer(b) = a { Some(*b) } else { None }).collect();
+        inputs.into_iter().map(size).sum::<usize>().max(size(k.out))
+    };
+    plan.kernels.iter().map(kernel).max().unwrap_or(0)
+}
+
+/// Offsets of blocks and the bytes that they take together. Every size is a multiple of `alignment`.
+pub fn place(blocks: &[Block], alignment: usize) -> (Vec<usize>, usize) {
+    let bound = live_peak(blocks);
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    let mut best: Option<(Vec<usize>, usize, Vec<usize>)> = None;
+    let consider = |order: &[usize], best: &mut Option<(Vec<usize>, usize, Vec<usize>)>| {
+        let (offsets, total) = first_fit(blocks, order);
+        if best.as_ref().is_none_or(|b| total < b.1) {
+            *best = Some((offsets, total, order.to_vec()));
+        }
+    };
+    let span = |b: &Block| b.last - b.first + 1;
+    let keys: [&dyn Fn(&Block) -> (std::cmp::Reverse<usize>, usize); 3] =
+        [&|b| (std::cmp::Reverse(b.bytes), b.first), &|b| (std::cmp::Reverse(b.bytes * span(b)), b.first), &|b| {
+            (std::cmp::Reverse(span(b)), usize::MAX - b.bytes)
+        }];
+    consider(&order, &mut best);
+    for key in keys {
+        order.sort_by_key(|&i| (key(&blocks[i]), i));
+        consider(&order, &mut best);
+    }
+    let mut random = SplitMix(0x6d63_6361_7265_6e61);
+    for _ in 0..RANDOM_ORDERS {
+        let Some((_, total, order)) = &best else { break };
+        if *total <= bound || order.len() < 3 {
+            break;
+        }
+        let mut changed = order.clone();
+        for _ in 0..1 + random.below(3) {
+            let block = changed.remove(random.below(order.len()));
+            changed.insert(random.below(order.len()), block);
+        }
+        consider(&changed, &mut best);
+    }
+    let (offsets, total, _) = best.unwrap_or_default();
+    debug_assert!(offsets.iter().all(|o| o % alignment == 0));
+    (offsets, total)
+}
+
+fn first_fit(blocks: &[Block], order: &[usize]) -> (Vec<usize>, usize) {
+    let mut offsets = vec![0; blocks.len()];
+    let mut placed: Vec<usize> = Vec::with_capacity(order.len());
+    let mut total = 0;
+    for &i in order {
+        let mut taken: Vec<(usize, usize)> = placed
+            .iter()
+            .filter(|&&j| blocks[i].meets(&blocks[j]))
+            .map(|&j| (offsets[j], offsets[j] + blocks[j].bytes))
+            .collect();
+        taken.sort_unstable();
+        let mut at = 0;
+        for (from, to) in taken {
+            if at + blocks[i].bytes <= from {
+                break;
+            }
+            at = at.max(to);
+        }
+        offsets[i] = at;
+        total = total.max(at + blocks[i].bytes);
+        placed.push(i);
+    }
+    (offsets, total)
+}
+
+/// Steele, Lea and Flood's SplitMix64.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn blocks() -> impl Strategy<Value = Vec<Block>> {
+        proptest::collection::vec((1usize..40, 0usize..12, 0usize..6), 0..14).prop_map(|all| {
+            all.into_iter().map(|(n, first, span)| Block { bytes: n * 4, first, last: first + span }).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_that_live_together_never_overlap(blocks in blocks()) {
+            let (offsets, total) = place(&blocks, 4);
+            for i in 0..blocks.len() {
+                prop_assert!(offsets[i] + blocks[i].bytes <= total);
+                for j in 0..i {
+                    let apart = offsets[i] + blocks[i].bytes <= offsets[j] || offsets[j] + blocks[j].bytes <= offsets[i];
+                    prop_assert!(apart || !blocks[i].meets(&blocks[j]));
+                }
+            }
+            prop_assert!(total >= live_peak(&blocks));
+        }
+    }
+
+    #[test]
+    fn a_fragmenting_order_is_improved_to_the_bound() {
+        let b = |bytes, first, last| Block { bytes, first, last };
+        // First-fit in program order leaves a hole of 8 under the third block.
+        let blocks = [b(8, 0, 1), b(16, 0, 2), b(16, 2, 3), b(8, 3, 4)];
+        assert_eq!(place(&blocks, 4).1, live_peak(&blocks));
+    }
+}

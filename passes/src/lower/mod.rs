@@ -1,0 +1,282 @@
+//! Lowering: a Graph becomes a Plan.
+//!
+//! Every live operator becomes one kernel, except that a reshape only gives its buffer another shape. The cheapest
+//! implementation of the target's catalogue is chosen for each kernel, constants are packed for it, a schedule is chosen
+//! for a low memory peak, and the buffers get their places in the arena.
+
+pub mod arena;
+mod schedule;
+
+use crate::error::{Error, Result};
+use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, Offer};
+use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
+use mcc_ir::op::{Op, Step};
+use mcc_ir::packing::Packing;
+use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanConst, PlanPort};
+use mcc_ir::types::TensorType;
+use mcc_ir::{Target, Tensor, ops};
+use std::collections::HashMap;
+
+/// Where inputs and outputs of the model live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// In the arena; the run may overwrite an input after its last use.
+    #[default]
+    Arena,
+    /// Outside, in memory of the caller; inputs stay untouched.
+    Separate,
+}
+
+/// Lowers a verified graph for a target.
+///
+/// # Errors
+/// [`Error::Lower`] where an operator has no code on the target; [`Error::Plan`] where the result breaks the plan's rules.
+pub fn lower(graph: &Graph, target: &Target, catalogue: &[Implementation], io: Io) -> Result<Plan> {
+    let roots = roots(graph);
+    let order = schedule::order(graph, &roots);
+    let mut lowering = Lowering::new(graph, target, catalogue, io, roots);
+    for id in order {
+        lowering.kernel(id)?;
+    }
+    let plan = lowering.finish()?;
+    mcc_ir::plan::verify::verify(&plan).map_err(Error::Plan)?;
+    Ok(plan)
+}
+
+/// For each value, the value whose memory holds it: itself, or through reshapes the one that was reshaped.
+fn roots(graph: &Graph) -> Vec<ValueId> {
+    let mut roots: Vec<ValueId> = Vec::with_capacity(graph.len());
+    for (id, value) in graph.values() {
+        roots.push(match &value.def {
+            Def::Node { op: Op::Reshape { .. }, inputs } => roots[inputs[0].index()],
+            _ => id,
+        });
+    }
+    roots
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    target: &'a Target,
+    catalogue: &'a [Implementation],
+    io: Io,
+    roots: Vec<ValueId>,
+    /// The buffer of each root value.
+    buffers_of: HashMap<ValueId, BufferId>,
+    consts_of: HashMap<(Tensor, Packing), ConstId>,
+    buffers: Vec<Buffer>,
+    consts: Vec<PlanConst>,
+    kernels: Vec<Kernel>,
+    inputs: Vec<PlanPort>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(
+        graph: &'a Graph,
+        target: &'a Target,
+        catalogue: &'a [Implementation],
+        io: Io,
+        roots: Vec<ValueId>,
+    ) -> Lowering<'a> {
+        let mut lowering = Lowering {
+            graph,
+            target,
+            catalogue,
+            io,
+            roots,
+            buffers_of: HashMap::new(),
+            consts_of: HashMap::new(),
+            buffers: vec![],
+            consts: vec![],
+            kernels: vec![],
+            inputs: vec![],
+        };
+        for (i, port) in graph.inputs.iter().enumerate() {
+            let value = graph.value(port.value);
+            let buffer = lowering.buffer(BufferKind::Input(i), value.ty.bytes(), value.origin.clone());
+            lowering.buffers_of.insert(port.value, buffer);
+            lowering.inputs.push(plan_port(port, &value.ty, buffer));
+        }
+        lowering
+    }
+
+    fn buffer(&mut self, kind: BufferKind, bytes: usize, origin: Origin) -> BufferId {
+        let now = self.kernels.len();
+        self.buffers.push(Buffer { kind, bytes, offset: None, first: now, last: now, in_place_of: None, origin });
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    fn constant(&mut self, tensor: &Tensor, packing: Packing, origin: &Origin) -> ConstId {
+        *self.consts_of.entry((tensor.clone(), packing.clone())).or_insert_with(|| {
+            self.consts.push(PlanConst { tensor: tensor.clone(), packing, origin: origin.clone() });
+            ConstId(self.consts.len() as u32 - 1)
+        })
+    }
+
+    fn kernel(&mut self, id: ValueId) -> Result<()> {
+        let value = self.graph.value(id);
+        let Def::Node { op, inputs } = &value.def else { return Ok(()) };
+        let out = self.emit(op.clone(), inputs, &value.ty, value.origin.clone())?;
+        self.buffers_of.insert(id, out);
+        Ok(())
+    }
+
+    /// Adds a kernel that computes `op` on graph values into a new buffer.
+    fn emit(&mut self, op: Op, inputs: &[ValueId], out_type: &TensorType, origin: Origin) -> Result<BufferId> {
+        let graph = self.graph;
+        let arg_types: Vec<TensorType> = inputs.iter().map(|v| graph.ty(*v).clone()).collect();
+        let types: Vec<&TensorType> = arg_types.iter().collect();
+        let refuse = |e: mcc_ir::Error| Error::Lower {
+            node: origin.join(", "),
+            ty: out_type.to_string(),
+            target: self.target.name.clone(),
+            reason: e.to_string(),
+        };
+        let nest = ops::nest(&op, &types, out_type).map_err(refuse)?;
+        let roots: Vec<ValueId> = inputs.iter().map(|v| self.roots[v.index()]).collect();
+        let is_const: Vec<bool> = roots.iter().map(|v| graph.constant(*v).is_some()).collect();
+        let spec = KernelSpec { op: &op, arg_types: &arg_types, is_const: &is_const, out_type };
+        let (implementation, offer) = choose(&spec, self.target, self.catalogue);
+        let mut args = Vec::with_capacity(inputs.len());
+        for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings) {
+            args.push(match graph.constant(*root) {
+                Some(t) => {
+                    let tensor = t.reshaped(ty.shape.clone());
+                    Arg::Const(self.constant(&tensor, packing, &graph.value(*root).origin))
+                }
+                None => Arg::Buffer(self.buffers_of[root]),
+            });
+        }
+        let tables = nest.tables.iter().map(|t| self.constant(t, Packing::None, &origin)).collect();
+        let now = self.kernels.len();
+        let scratch =
+            (offer.scratch_bytes > 0).then(|| self.buffer(BufferKind::Scratch, offer.scratch_bytes, origin.clone()));
+        for arg in &args {
+            if let Arg::Buffer(b) = arg {
+                self.buffers[b.index()].last = now;
+            }
+        }
+        let out = self.buffer(BufferKind::Value, out_type.bytes(), origin.clone());
+        let macs = ops::macs(&op, &types, out_type);
+        self.kernels.push(Kernel {
+            op,
+            args,
+            arg_types,
+            out,
+            out_type: out_type.clone(),
+            nest,
+            tables,
+            implementation,
+            scratch,
+            macs,
+            origin,
+        });
+        Ok(out)
+    }
+
+    fn finish(mut self) -> Result<Plan> {
+        let mut outputs = Vec::with_capacity(self.graph.outputs.len());
+        for (i, port) in self.graph.outputs.iter().enumerate() {
+            let ty = self.graph.ty(port.value);
+            let root = self.roots[port.value.index()];
+            // An output needs a buffer of its own that a kernel fills.
+            let own = self.buffers_of.get(&root).filter(|b| self.buffers[b.index()].kind == BufferKind::Value).copied();
+            let buffer = match own {
+                Some(b) => b,
+                None => self.emit(Op::Map(vec![]), &[port.value], ty, self.graph.value(port.value).origin.clone())?,
+            };
+            self.buffers[buffer.index()].kind = BufferKind::Output(i);
+            outputs.push(plan_port(port, ty, buffer));
+        }
+        let end = self.kernels.len().saturating_sub(1);
+        for buffer in &mut self.buffers {
+            match buffer.kind {
+                BufferKind::Input(_) => buffer.first = 0,
+                BufferKind::Output(_) => buffer.last = end,
+                BufferKind::Value | BufferKind::Scratch => {}
+            }
+        }
+        let mut plan = Plan {
+            name: self.graph.name.clone(),
+            buffers: self.buffers,
+            consts: self.consts,
+            kernels: self.kernels,
+            inputs: self.inputs,
+            outputs,
+            arena_bytes: 0,
+            alignment: self.target.alignment,
+            bounds: Default::default(),
+        };
+        share_in_place(&mut plan, self.io == Io::Arena);
+        arena::assign(&mut plan, self.io);
+        Ok(plan)
+    }
+}
+
+fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
+    PlanPort { name: port.name.clone(), ty: ty.clone(), quant: port.quant, buffer }
+}
+
+/// The implementation with the fewest estimated cycles. The loop nest counts as 10 a multiply-accumulate or output element.
+fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation]) -> (&'static str, Offer) {
+    let types: Vec<&TensorType> = spec.arg_types.iter().collect();
+    let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
+    let plain =
+        Offer { packings: vec![Packing::None; spec.arg_types.len()], scratch_bytes: 0, cycles: 10.0 * work as f64 };
+    let mut best = (NEST, plain);
+    for entry in catalogue {
+        if let Some(offer) = (entry.offer)(spec, target)
+            && offer.cycles < best.1.cycles
+        {
+            best = (entry.id, offer);
+        }
+    }
+    best
+}
+
+/// Lets kernels write their output over an argument that dies there, where each output element needs only that argument's
+/// element at the same place. Inputs and outputs take part where they live in the arena.
+fn share_in_place(plan: &mut Plan, ports_in_arena: bool) {
+    for (now, kernel) in plan.kernels.iter().enumerate() {
+        let donor = elementwise_args(kernel)
+            .into_iter()
+            .filter_map(|i| match kernel.args[i] {
+                Arg::Buffer(b) => Some((i, b)),
+                Arg::Const(_) => None,
+            })
+            .find(|(i, b)| {
+                let donor = &plan.buffers[b.index()];
+                let kind_fits = match donor.kind {
+                    BufferKind::Value => true,
+                    BufferKind::Input(_) => ports_in_arena,
+                    BufferKind::Output(_) | BufferKind::Scratch => false,
+                };
+                let outside = !ports_in_arena && matches!(plan.buffers[kernel.out.index()].kind, BufferKind::Output(_));
+                let read_otherwise = kernel
+                    .args
+                    .iter()
+                    .enumerate()
+                    .any(|(j, a)| j != *i && *a == Arg::Buffer(*b) && !elementwise_args(kernel).contains(&j));
+                kind_fits
+                    && !outside
+                    && donor.last == now
+                    && donor.bytes == plan.buffers[kernel.out.index()].bytes
+                    && !read_otherwise
+            });
+        if let Some((_, b)) = donor {
+            plan.buffers[kernel.out.index()].in_place_of = Some(b);
+        }
+    }
+}
+
+/// The arguments of which an output element needs only the element at the same place: those of a chain and the operands
+/// of an epilogue that have the output's shape.
+fn elementwise_args(kernel: &Kernel) -> Vec<usize> {
+    let Some(own) = kernel.op.own_inputs() else { return vec![] };
+    let first = match &kernel.op {
+        Op::Map(_) => 0,
+        op if op.post().is_some_and(|p| p.iter().any(Step::takes_operand)) => own,
+        _ => return vec![],
+    };
+    (first..kernel.args.len()).filter(|&i| kernel.arg_types[i].shape == kernel.out_type.shape).collect()
+}
