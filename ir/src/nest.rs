@@ -217,12 +217,8 @@ impl NestBuilder {
 
     /// Nested loops over a shape, with the index along each dimension.
     pub fn repeat_shape(&mut self, shape: &[usize], body: impl FnOnce(&mut NestBuilder, &[Index])) {
-        fn go(
-            b: &mut NestBuilder,
-            shape: &[usize],
-            mut at: Vec<Index>,
-            body: Box<dyn FnOnce(&mut NestBuilder, &[Index]) + '_>,
-        ) {
+        type Body<'a> = Box<dyn FnOnce(&mut NestBuilder, &[Index]) + 'a>;
+        fn go(b: &mut NestBuilder, shape: &[usize], mut at: Vec<Index>, body: Body<'_>) {
             match shape.split_first() {
                 None => body(b, &at),
                 Some((&n, rest)) => b.repeat(n, |b, i| {
