@@ -86,14 +86,8 @@ pub fn place(blocks: &[Block], alignment: usize) -> (Vec<usize>, usize) {
             *best = Some((offsets, total, order.to_vec()));
         }
     };
-    let span = |b: &Block| b.last - b.first + 1;
-    let keys: [&dyn Fn(&Block) -> (std::cmp::Reverse<usize>, usize); 3] =
-        [&|b| (std::cmp::Reverse(b.bytes), b.first), &|b| (std::cmp::Reverse(b.bytes * span(b)), b.first), &|b| {
-            (std::cmp::Reverse(span(b)), usize::MAX - b.bytes)
-        }];
-    consider(&order, &mut best);
-    for key in keys {
-        order.sort_by_key(|&i| (key(&blocks[i]), i));
+    for by in [Order::Size, Order::Area, Order::Span] {
+        order.sort_by_key(|&i| (std::cmp::Reverse(by.key(&blocks[i])), blocks[i].first, i));
         consider(&order, &mut best);
     }
     let mut random = SplitMix(0x6d63_6361_7265_6e61);
@@ -112,6 +106,25 @@ pub fn place(blocks: &[Block], alignment: usize) -> (Vec<usize>, usize) {
     let (offsets, total, _) = best.unwrap_or_default();
     debug_assert!(offsets.iter().all(|o| o % alignment == 0));
     (offsets, total)
+}
+
+/// What is placed first.
+#[derive(Clone, Copy)]
+enum Order {
+    Size,
+    Area,
+    Span,
+}
+
+impl Order {
+    fn key(self, b: &Block) -> (usize, usize) {
+        let span = b.last - b.first + 1;
+        match self {
+            Order::Size => (b.bytes, span),
+            Order::Area => (b.bytes * span, b.bytes),
+            Order::Span => (span, b.bytes),
+        }
+    }
 }
 
 fn first_fit(blocks: &[Block], order: &[usize]) -> (Vec<usize>, usize) {
