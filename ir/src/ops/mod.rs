@@ -25,12 +25,25 @@ use crate::types::TensorType;
 /// Largest number of elements of a value; larger shapes are refused before anything is allocated.
 pub const MAX_ELEMENTS: usize = 1 << 31;
 
+/// Largest number of dimensions of a value.
+pub const MAX_RANK: usize = 32;
+
+/// Whether a value of this type may exist: bounded in rank and size, and so in all its strides. Zero-sized dimensions
+/// count as 1, since they do not bound the strides.
+pub fn within_limits(ty: &TensorType) -> bool {
+    let size = ty.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+    ty.rank() <= MAX_RANK && size.is_some_and(|n| n <= MAX_ELEMENTS)
+}
+
 /// The type of an operator's result.
 ///
 /// # Errors
 /// [`Error::Type`] where number, types or shapes of the inputs do not fit the operator and its attributes.
 pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<TensorType> {
     check_arity(op, inputs.len())?;
+    if let Some(ty) = inputs.iter().find(|t| !within_limits(t)) {
+        return Err(Error::ty(op.name(), format!("the input {ty} is too large")));
+    }
     let ty = match op {
         Op::Conv2d(o) => conv::infer(o, inputs),
         Op::ConvTranspose2d(o) => conv::infer_transposed(o, inputs),
@@ -51,10 +64,10 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<TensorType> {
         Op::Resize(o) => resize::infer(o, inputs),
         Op::Quantize { .. } | Op::Dequantize { .. } => quantize::infer(op, inputs),
     }?;
-    match ty.checked_elements() {
-        Some(n) if n <= MAX_ELEMENTS => Ok(ty),
-        _ => Err(Error::ty(op.name(), format!("the result {ty} is too large"))),
+    if !within_limits(&ty) {
+        return Err(Error::ty(op.name(), format!("the result {ty} is too large")));
     }
+    Ok(ty)
 }
 
 /// The reference evaluation of one operator. `out` is what [`infer`] gives.
@@ -119,11 +132,11 @@ pub fn macs(op: &Op, inputs: &[&TensorType], out: &TensorType) -> u64 {
     match op {
         Op::Conv2d(_) => {
             let w = inputs[1];
-            (out.elements() * (w.elements() / w.shape[0])) as u64
+            (out.elements() * (w.elements() / w.shape[0].max(1))) as u64
         }
         Op::ConvTranspose2d(_) => {
             let w = inputs[1];
-            (inputs[0].elements() * (w.elements() / w.shape[0])) as u64
+            (inputs[0].elements() * (w.elements() / w.shape[0].max(1))) as u64
         }
         Op::MatMul(_) => (out.elements() * inputs[0].shape[inputs[0].rank() - 1]) as u64,
         _ => 0,
