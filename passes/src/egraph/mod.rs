@@ -1,0 +1,209 @@
+//! The e-graph: one graph, all its equal forms, and the cheapest of them.
+//!
+//! The whole graph goes in. Attributes are the operators' payload, weights are leaves, and an operator on constants is a
+//! derived leaf that is evaluated only where it is extracted (by the `fold-all` pass). Rules are directional and small; the
+//! analysis carries each class's type, and a union of two types is an error. Limits count nodes and rounds, never time.
+
+mod cost;
+mod extract;
+mod lang;
+mod rules;
+
+use crate::error::{Error, Result};
+use crate::pass::{Changed, Class, Pass, PassCx};
+use egg::Id;
+use lang::{EGraph, Head, Node, Types};
+use mcc_ir::Target;
+use mcc_ir::graph::{Def, Graph, Origin, ValueId, join_origins};
+use std::collections::{HashMap, HashSet};
+
+pub use rules::{Rule, all as rules};
+
+/// The e-graph stops growing at so many nodes.
+const NODE_LIMIT: usize = 200_000;
+/// Rounds of all rules.
+const ROUND_LIMIT: usize = 40;
+
+/// What saturation did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub nodes: usize,
+    pub classes: usize,
+    pub rounds: usize,
+    /// Whether a limit ended it before nothing changed any more.
+    pub limited: bool,
+    /// How often each rule joined two classes, in the order of the rule table.
+    pub applications: Vec<(&'static str, usize)>,
+}
+
+/// The pass `egraph`: fusion, batch-norm folding, layout and algebra, extracted for the target.
+pub struct Optimise;
+
+impl Pass for Optimise {
+    fn name(&self) -> &'static str {
+        "egraph"
+    }
+    fn summary(&self) -> &'static str {
+        "fold batch norms, fuse epilogues, choose NHWC, cancel transposes: one e-graph, cheapest form extracted"
+    }
+    fn class(&self) -> Class {
+        Class::Reassociates
+    }
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Changed> {
+        let (new, _) = optimise(graph, cx.target, &rules::all())?;
+        *graph = new;
+        Ok(Changed::Yes)
+    }
+}
+
+/// Saturates a graph under `rules` and extracts its cheapest form on `target`.
+///
+/// # Errors
+/// [`Error::Pass`] where a rule makes two forms of different type equal: a fault of the rule.
+pub fn optimise(graph: &Graph, target: &Target, rules: &[Rule]) -> Result<(Graph, Report)> {
+    let fail = |reason: String| Error::Pass { pass: "egraph", source: mcc_ir::Error::Type { op: "egraph", reason } };
+    let (mut eg, class_of) = load(graph);
+    let report = saturate(&mut eg, rules);
+    if let Some(fault) = eg.analysis.fault.take() {
+        return Err(fail(fault));
+    }
+    let roots: Vec<Id> = graph.outputs.iter().map(|p| eg.find(class_of[&p.value])).collect();
+    let choice = extract::extract(&eg, &roots, &|node| cost::cycles(&eg, node, target));
+    let new =
+        unload(graph, &eg, &class_of, &roots, &choice).map_err(|source| Error::Pass { pass: "egraph", source })?;
+    Ok((new, report))
+}
+
+/// The e-graph of the live values of a graph, and the class of each.
+fn load(graph: &Graph) -> (EGraph, HashMap<ValueId, Id>) {
+    let live = graph.live();
+    let mut eg = EGraph::new(Types::default());
+    let mut class_of = HashMap::new();
+    for (id, value) in graph.values() {
+        if !live[id.index()] {
+            continue;
+        }
+        let node = match &value.def {
+            Def::Input(i) => Node { head: Head::Input(*i as u32, value.ty.clone()), children: vec![] },
+            Def::Const(t) => Node { head: Head::Const(t.clone()), children: vec![] },
+            Def::Node { op, inputs } => {
+                Node { head: Head::Op(op.clone()), children: inputs.iter().map(|v| class_of[v]).collect() }
+            }
+        };
+        let class = eg.add(node);
+        let carrier = &mut eg[class].data.carrier;
+        *carrier = carrier.or(Some(id));
+        class_of.insert(id, class);
+    }
+    eg.rebuild();
+    (eg, class_of)
+}
+
+fn saturate(eg: &mut EGraph, rules: &[Rule]) -> Report {
+    let mut report = Report { applications: rules.iter().map(|r| (r.name, 0)).collect(), ..Report::default() };
+    loop {
+        let mut classes: Vec<Id> = eg.classes().map(|c| c.id).collect();
+        classes.sort();
+        let mut unions = 0;
+        for (rule, count) in rules.iter().zip(&mut report.applications) {
+            for &class in &classes {
+                for node in eg[class].nodes.clone() {
+                    let mut rewriter = lang::Rewriter { eg };
+                    for new in (rule.apply)(&mut rewriter, class, &node) {
+                        if eg.union(class, new) {
+                            count.1 += 1;
+                            unions += 1;
+                        }
+                    }
+                }
+            }
+            eg.rebuild();
+            classes.iter_mut().for_each(|c| *c = eg.find(*c));
+            classes.dedup();
+        }
+        report.rounds += 1;
+        if unions == 0 || eg.analysis.fault.is_some() {
+            break;
+        }
+        if report.rounds >= ROUND_LIMIT || eg.total_size() >= NODE_LIMIT {
+            report.limited = true;
+            break;
+        }
+    }
+    report.nodes = eg.total_size();
+    report.classes = eg.number_of_classes();
+    report
+}
+
+/// Builds the chosen form as a graph.
+fn unload(
+    graph: &Graph,
+    eg: &EGraph,
+    class_of: &HashMap<ValueId, Id>,
+    roots: &[Id],
+    choice: &HashMap<Id, Node>,
+) -> mcc_ir::Result<Graph> {
+    let mut out = Graph::new(graph.name.clone());
+    let mut built: HashMap<Id, ValueId> = HashMap::new();
+    for port in &graph.inputs {
+        let new = out.add_input(port.name.clone(), graph.ty(port.value).clone());
+        out.inputs.last_mut().expect("just added").quant = port.quant;
+        built.insert(eg.find(class_of[&port.value]), new);
+    }
+    let order = extract::order(eg, roots, choice);
+    let origins = Origins::new(graph, eg, &order);
+    for class in order {
+        if built.contains_key(&class) {
+            continue;
+        }
+        let node = &choice[&class];
+        let inputs: Vec<ValueId> = node.children.iter().map(|c| built[&eg.find(*c)]).collect();
+        let origin = origins.of(class);
+        let new = match &node.head {
+            Head::Const(t) => out.add_const(t.clone(), origin),
+            Head::Op(op) => out.add_node(op.clone(), inputs, origin)?,
+            Head::Input(..) => unreachable!("inputs are built first"),
+        };
+        built.insert(class, new);
+    }
+    for (port, root) in graph.outputs.iter().zip(roots) {
+        out.outputs.push(mcc_ir::graph::Port { value: built[root], ..port.clone() });
+    }
+    Ok(out)
+}
+
+/// The model's names for extracted classes.
+///
+/// Each class carries the original value that it stands for, in whatever layout. An extracted operator computes that value
+/// from the values that its own inputs stand for: its names are those of the original operators in between.
+struct Origins<'a> {
+    graph: &'a Graph,
+    eg: &'a EGraph,
+    /// The values that extracted classes stand for.
+    kept: HashSet<ValueId>,
+}
+
+impl<'a> Origins<'a> {
+    fn new(graph: &'a Graph, eg: &'a EGraph, order: &[Id]) -> Origins<'a> {
+        let kept = order.iter().filter_map(|c| eg[*c].data.carrier).collect();
+        Origins { graph, eg, kept }
+    }
+
+    fn of(&self, class: Id) -> Origin {
+        let Some(value) = self.eg[class].data.carrier else { return Origin::from([]) };
+        let mut found = vec![value];
+        let mut next = 0;
+        while next < found.len() {
+            if let Some((_, inputs)) = self.graph.node(found[next]) {
+                for &v in inputs {
+                    if self.graph.node(v).is_some() && !self.kept.contains(&v) && !found.contains(&v) {
+                        found.push(v);
+                    }
+                }
+            }
+            next += 1;
+        }
+        found.sort();
+        join_origins(found.iter().map(|v| &self.graph.value(*v).origin))
+    }
+}
