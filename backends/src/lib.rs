@@ -1,1 +1,3 @@
+//! Code generation for mcc: each backend prints a Plan and holds no choice of its own.
 
+pub mod jit;

@@ -1,0 +1,322 @@
+//! Plans to machine code in memory, by Cranelift.
+//!
+//! Every kernel of a plan becomes one function, and an entry function calls them in order; from outside, the model is one
+//! function over an arena, a block of constants and a table of the caller's buffers. A function a kernel, rather than one
+//! for all, keeps compile time linear in the size of the model and each kernel's registers to itself; a call costs a
+//! nanosecond. Kernels are compiled from their loop nests, or call the implementation that the plan names.
+//!
+//! Invariants: code is free of traps, libcalls and imports; all functions are defined before the one finalisation; dropping
+//! the session frees the code's memory.
+
+mod coalesce;
+mod nest;
+mod vector;
+
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, Value};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
+use mcc_ir::DType;
+use mcc_ir::catalogue::NEST;
+use mcc_ir::packing::Packing;
+use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan};
+use mcc_runtime::{AlignedBytes, CompiledCode, Layout, Place, Session};
+use nest::{Emitter, Pointer};
+
+/// Why a plan does not become a session. Codes E05xx.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("this machine cannot run compiled code: {0}")]
+    Host(String),
+    #[error("{kernel}: {reason}")]
+    Unsupported { kernel: String, reason: String },
+    #[error("the plan is malformed: {0}")]
+    Plan(String),
+    #[error("code generation failed: {0}")]
+    Codegen(String),
+}
+
+impl Error {
+    /// The stable code shown to users.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Host(_) => "E0501",
+            Error::Unsupported { .. } => "E0502",
+            Error::Plan(_) => "E0503",
+            Error::Codegen(_) => "E0504",
+        }
+    }
+}
+
+impl From<ModuleError> for Error {
+    fn from(e: ModuleError) -> Error {
+        Error::Codegen(format!("{e:?}"))
+    }
+}
+
+/// Compiles a verified plan for this machine.
+///
+/// # Errors
+/// Where the machine is no little-endian 64-bit one that Cranelift knows, a kernel uses an element type or implementation
+/// that has no code here, or an argument does not lie inside its buffer.
+pub fn compile(plan: &Plan) -> Result<Session, Error> {
+    let layout = Layout::of(plan);
+    check(plan, &layout)?;
+    let (constants, offsets) = lay_out_constants(plan);
+    let mut code = Code { module: Some(module()?), entry: None };
+    let module = code.module.as_mut().expect("just made");
+    let mut compiler = Compiler::new(module, plan, &layout, &offsets);
+    let mut functions = Vec::with_capacity(plan.kernels.len());
+    for (i, kernel) in plan.kernels.iter().enumerate() {
+        functions.push(compiler.kernel(i, kernel)?);
+    }
+    let entry = compiler.entry(&functions)?;
+    module.finalize_definitions()?;
+    let address = module.get_finalized_function(entry);
+    // SAFETY: `address` is the finalised function that `Compiler::entry` defined, with the host's calling convention and
+    // three pointer parameters.
+    code.entry = Some(unsafe { std::mem::transmute::<*const u8, Entry>(address) });
+    // SAFETY: the code was compiled from this plan, under its layout and with these constants.
+    Ok(unsafe { Session::new(plan, Box::new(code), constants) })
+}
+
+/// Arena, constants, table of external buffers.
+type Entry = unsafe extern "C" fn(*mut u8, *const u8, *const *mut u8);
+
+/// Machine code and the module that owns its memory.
+struct Code {
+    module: Option<JITModule>,
+    entry: Option<Entry>,
+}
+
+// SAFETY: the code is compiled from a verified plan, by its loop nests and the runtime's kernels.
+unsafe impl CompiledCode for Code {
+    unsafe fn run(&mut self, arena: *mut u8, constants: *const u8, external: *const *mut u8) {
+        if let Some(entry) = self.entry {
+            // SAFETY: the caller keeps the contract of `CompiledCode::run`; the code lives as long as `self`.
+            unsafe { entry(arena, constants, external) }
+        }
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.take() {
+            // SAFETY: no function of the module runs, as `run` borrows `self`, and no pointer to one is kept elsewhere.
+            unsafe { module.free_memory() };
+        }
+    }
+}
+
+fn module() -> Result<JITModule, Error> {
+    let host = |e: &dyn std::fmt::Display| Error::Host(e.to_string());
+    if cfg!(not(all(target_endian = "little", target_pointer_width = "64"))) {
+        return Err(Error::Host("it is not a little-endian machine with 64-bit pointers".into()));
+    }
+    // Rounding would become a libcall.
+    #[cfg(target_arch = "x86_64")]
+    if !std::arch::is_x86_feature_detected!("sse4.1") {
+        return Err(Error::Host("the processor lacks SSE4.1".into()));
+    }
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", "speed"),
+        ("is_pic", "false"),
+        ("use_colocated_libcalls", "false"),
+        ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
+    ] {
+        flags.set(name, value).map_err(|e| host(&e))?;
+    }
+    let isa = cranelift_native::builder().map_err(|e| host(&e))?;
+    let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| host(&e))?;
+    Ok(JITModule::new(JITBuilder::with_isa(isa, default_libcall_names())))
+}
+
+/// The kernel under the names that the user knows.
+fn name_of(kernel: &Kernel) -> String {
+    match kernel.origin.first() {
+        Some(name) => format!("{} \"{name}\"", kernel.op.name()),
+        None => kernel.op.name().to_string(),
+    }
+}
+
+/// Checks what code relies on: element types, and that every argument lies inside its buffer.
+fn check(plan: &Plan, layout: &Layout) -> Result<(), Error> {
+    for port in plan.inputs.iter().chain(&plan.outputs) {
+        if plan.buffers.get(port.buffer.index()).is_none_or(|b| b.bytes < port.ty.bytes()) {
+            return Err(Error::Plan(format!("port \"{}\" does not fit buffer {}", port.name, port.buffer)));
+        }
+    }
+    for (i, buffer) in plan.buffers.iter().enumerate() {
+        if let Place::Arena(at) = layout.place(BufferId(i as u32))
+            && at.checked_add(buffer.bytes).is_none_or(|end| end > layout.arena_bytes)
+        {
+            return Err(Error::Plan(format!("b{i} leaves the arena of {} bytes", layout.arena_bytes)));
+        }
+    }
+    for kernel in &plan.kernels {
+        let bytes = |arg: &Arg| match arg {
+            Arg::Buffer(b) => plan.buffers.get(b.index()).map(|b| b.bytes),
+            Arg::Const(c) => plan.consts.get(c.index()).map(|c| c.packing.packed_type(c.tensor.ty()).bytes()),
+        };
+        let args: Vec<Arg> = arguments(kernel).collect();
+        if args.len() != kernel.nest.args.len() || kernel.args.len() != kernel.nest.inputs {
+            return Err(Error::Plan(format!("{} and its nest disagree on the arguments", name_of(kernel))));
+        }
+        for (arg, ty) in args.iter().zip(&kernel.nest.args) {
+            match ty.dtype {
+                DType::F32 | DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => {}
+                other => {
+                    let reason = format!("{other} does not run on the host");
+                    return Err(Error::Unsupported { kernel: name_of(kernel), reason });
+                }
+            }
+            if bytes(arg).is_none_or(|have| have < ty.bytes()) {
+                return Err(Error::Plan(format!("{} reads {ty} beyond its buffer", name_of(kernel))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All arguments in the nest's order: inputs, tables, output.
+fn arguments(kernel: &Kernel) -> impl Iterator<Item = Arg> {
+    let tables = kernel.tables.iter().map(|c| Arg::Const(*c));
+    kernel.args.iter().copied().chain(tables).chain([Arg::Buffer(kernel.out)])
+}
+
+/// All constants in one block, packed, each at an aligned offset.
+fn lay_out_constants(plan: &Plan) -> (AlignedBytes, Vec<usize>) {
+    let mut offsets = Vec::with_capacity(plan.consts.len());
+    let mut end = 0usize;
+    for constant in &plan.consts {
+        offsets.push(end.next_multiple_of(AlignedBytes::ALIGNMENT));
+        end = offsets[offsets.len() - 1] + constant.packing.packed_type(constant.tensor.ty()).bytes();
+    }
+    let mut block = AlignedBytes::zeroed(end);
+    for (constant, &at) in plan.consts.iter().zip(&offsets) {
+        let packed = constant.packed();
+        block.as_mut_slice()[at..at + packed.bytes().len()].copy_from_slice(packed.bytes());
+    }
+    (block, offsets)
+}
+
+/// The parameters of every function of a model.
+#[derive(Clone, Copy)]
+struct Bases {
+    arena: Value,
+    constants: Value,
+    external: Value,
+}
+
+struct Compiler<'a> {
+    module: &'a mut JITModule,
+    plan: &'a Plan,
+    layout: &'a Layout,
+    /// Bytes from the start of the constants to each.
+    offsets: &'a [usize],
+    signature: Signature,
+    functions: FunctionBuilderContext,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(module: &'a mut JITModule, plan: &'a Plan, layout: &'a Layout, offsets: &'a [usize]) -> Compiler<'a> {
+        let mut signature = module.make_signature();
+        signature.params = vec![AbiParam::new(I64); 3];
+        Compiler { module, plan, layout, offsets, signature, functions: FunctionBuilderContext::new() }
+    }
+
+    /// Defines a function over the model's memory.
+    fn define(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut JITModule, &mut FunctionBuilder<'_>, Bases) -> Result<(), Error>,
+    ) -> Result<FuncId, Error> {
+        let id = self.module.declare_function(name, Linkage::Local, &self.signature)?;
+        let mut context = self.module.make_context();
+        context.func.signature = self.signature.clone();
+        let mut b = FunctionBuilder::new(&mut context.func, &mut self.functions);
+        let block = b.create_block();
+        b.append_block_params_for_function_params(block);
+        b.switch_to_block(block);
+        b.seal_block(block);
+        let params = b.block_params(block);
+        let bases = Bases { arena: params[0], constants: params[1], external: params[2] };
+        body(self.module, &mut b, bases)?;
+        b.ins().return_(&[]);
+        b.finalize(self.module.target_config());
+        self.module.define_function(id, &mut context)?;
+        self.module.clear_context(&mut context);
+        Ok(id)
+    }
+
+    fn entry(&mut self, kernels: &[FuncId]) -> Result<FuncId, Error> {
+        self.define("run", |module, b, bases| {
+            for kernel in kernels {
+                let callee = module.declare_func_in_func(*kernel, b.func);
+                b.ins().call(callee, &[bases.arena, bases.constants, bases.external]);
+            }
+            Ok(())
+        })
+    }
+
+    fn kernel(&mut self, index: usize, kernel: &Kernel) -> Result<FuncId, Error> {
+        if kernel.implementation != NEST {
+            let reason = format!("there is no implementation \"{}\"", kernel.implementation);
+            return Err(Error::Unsupported { kernel: name_of(kernel), reason });
+        }
+        let (plan, layout, offsets) = (self.plan, self.layout, self.offsets);
+        if let Some(c) = kernel.args.iter().find_map(|a| packed(plan, a)) {
+            return Err(Error::Plan(format!("{} reads {c}, which is packed, by its nest", name_of(kernel))));
+        }
+        self.define(&format!("kernel{index}_{}", kernel.op.name()), |_, b, bases| {
+            let places = Places { layout, offsets };
+            let pointers: Vec<Pointer> = arguments(kernel)
+                .zip(&kernel.nest.args)
+                .map(|(arg, ty)| places.pointer(b, bases, arg, ty.dtype))
+                .collect();
+            let body = coalesce::coalesce(kernel.nest.body.clone());
+            Emitter::new(b, &kernel.nest, &pointers).block(&body);
+            Ok(())
+        })
+    }
+}
+
+/// The constant that an argument is, where it is packed.
+fn packed(plan: &Plan, arg: &Arg) -> Option<ConstId> {
+    match arg {
+        Arg::Const(c) if plan.constant(*c).packing != Packing::None => Some(*c),
+        _ => None,
+    }
+}
+
+/// Where buffers and constants are at run time.
+struct Places<'a> {
+    layout: &'a Layout,
+    offsets: &'a [usize],
+}
+
+impl Places<'_> {
+    fn pointer(&self, b: &mut FunctionBuilder<'_>, bases: Bases, arg: Arg, dtype: DType) -> Pointer {
+        let size = dtype.bits() / 8;
+        match arg {
+            Arg::Const(c) => {
+                let base = b.ins().iadd_imm_s(bases.constants, self.offsets[c.index()] as i64);
+                Pointer { base, constant: true, aligned: true }
+            }
+            Arg::Buffer(buffer) => match self.layout.place(buffer) {
+                Place::Arena(at) => {
+                    let base = b.ins().iadd_imm_s(bases.arena, at as i64);
+                    Pointer { base, constant: false, aligned: at.is_multiple_of(size) }
+                }
+                Place::External(slot) => {
+                    let flags = MemFlagsData::trusted().with_readonly().with_can_move();
+                    let base = b.ins().load(I64, flags, bases.external, (slot * 8) as i32);
+                    Pointer { base, constant: false, aligned: true }
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Implementations of heavy kernels.
+
+use mcc_ir::catalogue::Implementation;
+
+pub const CATALOGUE: &[Implementation] = &[];
