@@ -1,68 +1,12 @@
-//! Operators that move data: each loop nest against the evaluator, bit for bit, on random operators and tensors; and the
-//! evaluator against results written down by hand or computed by other programs.
+//! Operators that move or choose elements: each loop nest against the evaluator, bit for bit, on random operators
+//! and tensors; and the evaluator against results written down by hand or computed by other programs.
+
+mod support;
 
 use mcc_ir::op::{Op, PadMode};
-use mcc_ir::{DType, Error, Tensor, TensorType, nest, ops};
+use mcc_ir::{DType, Tensor, TensorType, ops};
 use proptest::prelude::*;
-
-/// Evaluates an operator, runs its loop nest where there is one, and holds them against each other.
-fn run(op: &Op, inputs: &[&Tensor]) -> Tensor {
-    let types: Vec<&TensorType> = inputs.iter().map(|t| t.ty()).collect();
-    let out = ops::infer(op, &types).unwrap_or_else(|e| panic!("{op:?} on {types:?}: {e}"));
-    let expected = ops::eval(op, inputs, &out).unwrap();
-    assert_eq!(expected.ty(), &out);
-    match ops::nest(op, &types, &out) {
-        Ok(nest) => {
-            let got = nest::run::run_on(&nest, inputs);
-            assert!(got == expected, "{op:?} on {types:?}: {:?} != {:?}", got.to_f64(), expected.to_f64());
-        }
-        Err(e) => {
-            let no_nest = |t: &TensorType| t.dtype == DType::I64 || !t.dtype.is_byte_sized();
-            assert!(matches!(e, Error::Unsupported { .. }) && types.iter().any(|t| no_nest(t)), "{op:?}: {e}");
-        }
-    }
-    expected
-}
-
-fn refused(op: &Op, inputs: &[&TensorType]) -> String {
-    match ops::infer(op, inputs) {
-        Err(Error::Type { op: name, reason }) if name == op.name() => reason,
-        other => panic!("{op:?} on {inputs:?}: {other:?}"),
-    }
-}
-
-/// Pseudo-random words (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// Elements over the whole range of the type; 16-bit floats are small integers.
-    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
-        let ty = TensorType::new(dtype, shape);
-        let values: Vec<i64> = (0..ty.elements()).map(|_| self.next() as i64).collect();
-        match dtype {
-            DType::F32 => {
-                let bytes: Vec<u8> = values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect();
-                Tensor::from_bytes(ty, bytes).unwrap()
-            }
-            DType::F16 | DType::BF16 => Tensor::from_i64(ty, &values.iter().map(|v| v % 128).collect::<Vec<_>>()),
-            DType::Bool => Tensor::from_i64(ty, &values.iter().map(|v| v & 1).collect::<Vec<_>>()),
-            DType::T2 => Tensor::from_i64(ty, &values.iter().map(|v| v % 2).collect::<Vec<_>>()),
-            _ => Tensor::from_i64(ty, &values),
-        }
-    }
-}
+use support::{Random, refused, run};
 
 fn shapes(rank: std::ops::Range<usize>) -> impl Strategy<Value = Vec<usize>> {
     // Now and then an empty dimension.
@@ -198,6 +142,85 @@ proptest! {
             prop_assert_eq!(v.to_bits(), all[from].to_bits());
         }
     }
+
+    #[test]
+    fn gather_reads_what_the_indices_name(
+        dtype in dtypes(), shape in prop::collection::vec(1usize..5, 1..4), indices in shapes(0..3), wide: bool,
+        seed: u64,
+    ) {
+        let mut r = Random(seed);
+        let x = r.tensor(dtype, &shape);
+        let axis = r.below(shape.len());
+        let dim = shape[axis];
+        let ty = TensorType::new(if wide { DType::I64 } else { DType::I32 }, indices);
+        let values: Vec<i64> = (0..ty.elements())
+            .map(|_| match r.below(8) {
+                0 => i32::MIN as i64,
+                1 => i32::MAX as i64,
+                _ => r.below(2 * dim + 4) as i64 - dim as i64 - 2,
+            })
+            .collect();
+        let y = run(&Op::Gather { axis }, &[&x, &Tensor::from_i64(ty.clone(), &values)]);
+        let inner: usize = shape[axis + 1..].iter().product();
+        let mut expected = vec![];
+        for outer in x.to_f64().chunks(dim * inner) {
+            for v in &values {
+                let from_start = if *v < 0 { v + dim as i64 } else { *v };
+                let at = from_start.max(0).min(dim as i64 - 1) as usize;
+                expected.extend(outer[at * inner..(at + 1) * inner].iter().map(|v| v.to_bits()));
+            }
+        }
+        prop_assert_eq!(y.to_f64().into_iter().map(f64::to_bits).collect::<Vec<_>>(), expected);
+        prop_assert_eq!(y.shape(), [&shape[..axis], &ty.shape, &shape[axis + 1..]].concat());
+    }
+
+    #[test]
+    fn where_chooses(dtype in dtypes(), shape in shapes(0..4), seed: u64) {
+        let mut r = Random(seed);
+        let mut operand = |dtype: DType| {
+            let shape: Vec<usize> = shape.iter().map(|&n| if r.below(3) == 0 { 1 } else { n }).collect();
+            let leading = if shape.first() == Some(&1) { r.below(2) } else { 0 };
+            r.tensor(dtype, &shape[leading..])
+        };
+        let (condition, then, other) = (operand(DType::Bool), operand(dtype), operand(dtype));
+        let y = run(&Op::Where, &[&condition, &then, &other]);
+        let spread = |t: &Tensor| run(&Op::Broadcast { shape: y.shape().to_vec() }, &[t]).to_f64();
+        let (condition, then, other) = (spread(&condition), spread(&then), spread(&other));
+        for (i, v) in y.to_f64().into_iter().enumerate() {
+            let expected = if condition[i] == 1.0 { then[i] } else { other[i] };
+            prop_assert_eq!(v.to_bits(), expected.to_bits());
+        }
+    }
+
+    #[test]
+    fn arg_max_names_the_largest(
+        dtype in dtypes(), shape in prop::collection::vec(1usize..6, 1..4), keepdims: bool, last: bool, ties: bool,
+        seed: u64,
+    ) {
+        let mut r = Random(seed);
+        let mut x = r.tensor(dtype, &shape);
+        if ties {
+            let few: Vec<i64> = (0..x.ty().elements()).map(|_| r.below(2) as i64).collect();
+            x = Tensor::from_i64(x.ty().clone(), &few);
+        }
+        let axis = r.below(shape.len());
+        let y = run(&Op::ArgMax { axis, keepdims, last }, &[&x]);
+        let (dim, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        // Integers of 64 bits do not fit f64.
+        let all: Vec<f64> = x.to_f64();
+        let exact = x.to_i64();
+        let less = |a: usize, b: usize| if dtype == DType::I64 { exact[a] < exact[b] } else { all[a] < all[b] };
+        for (i, best) in y.to_i64().into_iter().enumerate() {
+            let at = |d: usize| (i / inner * dim + d) * inner + i % inner;
+            let best = best as usize;
+            if (0..dim).any(|d| all[at(d)].is_nan()) {
+                continue;
+            }
+            prop_assert!((0..dim).all(|d| !less(at(best), at(d))));
+            let mut rivals = if last { best + 1..dim } else { 0..best };
+            prop_assert!(rivals.all(|d| less(at(d), at(best))), "a tie, last = {last}");
+        }
+    }
 }
 
 #[test]
@@ -216,7 +239,8 @@ fn moves_by_hand() {
     assert_eq!(y.to_i64(), [9, 9, 9, 9, 9, 1, 2, 3, 9, 9, 4, 5, 6, 9, 9]);
 }
 
-/// Against ONNX Runtime 1.32: `helper.make_node("Pad", ["x", "p"], ["y"], mode=m)`, opset 13, x = arange(6).reshape(2, 3).
+/// Against ONNX Runtime 1.32: `helper.make_node("Pad", ["x", "p"], ["y"], mode=m)`, opset 13, x =
+/// arange(6).reshape(2, 3).
 #[test]
 fn pad_matches_onnx_runtime() {
     let x = Tensor::new([2, 3], &[0f32, 1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -281,4 +305,50 @@ fn malformed_moves_are_refused() {
     }
     let huge = TensorType::new(DType::F32, [max, max, 0]);
     assert!(refused(&Op::Transpose { perm: vec![2, 1, 0] }, &[&huge]).contains("too large"));
+}
+
+/// Against ONNX Runtime 1.32: `helper.make_node("Gather", ["x", "i"], ["y"], axis=1)`, opset 13, and
+/// `helper.make_node("ArgMax", ["x"], ["y"], axis=a, keepdims=0, select_last_index=l)`.
+#[test]
+fn gather_and_arg_max_match_onnx_runtime() {
+    let x = Tensor::new([3, 4], &[1f32, 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12.]);
+    let y = run(&Op::Gather { axis: 1 }, &[&x, &Tensor::new([2, 2], &[-1i64, 0, 2, -4])]);
+    assert_eq!(y.shape(), [3, 2, 2]);
+    assert_eq!(y.to_f64(), [4., 1., 3., 1., 8., 5., 7., 5., 12., 9., 11., 9.]);
+    let x = Tensor::new([3, 4], &[3f32, 1., 3., 2., 0., 5., 5., 5., 7., 7., 1., 7.]);
+    for (axis, last, expected) in
+        [(0, false, vec![2, 2, 1, 2]), (0, true, vec![2, 2, 1, 2]), (1, false, vec![0, 1, 0]), (1, true, vec![2, 3, 3])]
+    {
+        assert_eq!(run(&Op::ArgMax { axis, keepdims: false, last }, &[&x]).to_i64(), expected);
+    }
+}
+
+#[test]
+fn arg_max_passes_over_nan() {
+    let x = Tensor::new([4], &[1f32, f32::NAN, 2., f32::NAN]);
+    assert_eq!(run(&Op::ArgMax { axis: 0, keepdims: true, last: true }, &[&x]).to_i64(), [2]);
+    let x = Tensor::new([2], &[f32::NAN, 2.]);
+    assert_eq!(run(&Op::ArgMax { axis: 0, keepdims: true, last: false }, &[&x]).to_i64(), [0]);
+}
+
+#[test]
+fn malformed_choices_are_refused() {
+    let ty = |dtype, shape: &[usize]| TensorType::new(dtype, shape);
+    let (x, i) = (ty(DType::F32, &[2, 3]), ty(DType::I64, &[4]));
+    refused(&Op::Gather { axis: 2 }, &[&x, &i]);
+    refused(&Op::Gather { axis: usize::MAX }, &[&x, &i]);
+    refused(&Op::Gather { axis: 0 }, &[&x]);
+    refused(&Op::Gather { axis: 0 }, &[&x, &ty(DType::F32, &[4])]);
+    refused(&Op::Gather { axis: 0 }, &[&x, &ty(DType::I16, &[4])]);
+    refused(&Op::Gather { axis: 0 }, &[&ty(DType::F32, &[0, 3]), &i]);
+    refused(&Op::Gather { axis: 0 }, &[&x, &ty(DType::I64, &[1 << 31])]);
+    let c = ty(DType::Bool, &[3]);
+    refused(&Op::Where, &[&x, &x, &x]);
+    refused(&Op::Where, &[&c, &x, &ty(DType::F16, &[2, 3])]);
+    refused(&Op::Where, &[&c, &x, &ty(DType::F32, &[2])]);
+    refused(&Op::Where, &[&ty(DType::Bool, &[2]), &x, &x]);
+    let arg_max = |axis| Op::ArgMax { axis, keepdims: false, last: false };
+    refused(&arg_max(2), &[&x]);
+    refused(&arg_max(0), &[&ty(DType::F32, &[0, 3])]);
+    refused(&arg_max(0), &[&ty(DType::F32, &[])]);
 }

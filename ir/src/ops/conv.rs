@@ -1,10 +1,10 @@
-//! Convolution and transposed convolution.
+//! Convolution.
 
 use super::steps::{self, Epilogue};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nest::{Bound, Expr, Index, Nest, NestBuilder, linear};
-use crate::op::{Conv2d, ConvTranspose2d, Layout};
+use crate::op::{Conv2d, Layout};
 use crate::scalar::{BinOp, Scalars};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
@@ -66,7 +66,7 @@ pub fn infer(o: &Conv2d, inputs: &[&TensorType]) -> Result<TensorType> {
     }
     let [n, c, h, wd] = extents(o.layout, &x.shape);
     let [out_c, in_c, kh, kw] = extents(o.layout, &w.shape);
-    if o.groups == 0 || in_c * o.groups != c || out_c % o.groups != 0 {
+    if o.groups == 0 || in_c.checked_mul(o.groups) != Some(c) || out_c % o.groups != 0 {
         return Err(Error::ty(op, format!("{} groups do not fit input {x} and weights {w}", o.groups)));
     }
     let acc = check_types(op, x.dtype, w.dtype, o.bias.then(|| (inputs[2], out_c)))?;
@@ -230,16 +230,4 @@ pub(super) fn shape_of(layout: Layout, [n, c, h, w]: [Index; 4]) -> Vec<Index> {
         Layout::Nchw => vec![n, c, h, w],
         Layout::Nhwc => vec![n, h, w, c],
     }
-}
-
-pub fn infer_transposed(_o: &ConvTranspose2d, _inputs: &[&TensorType]) -> Result<TensorType> {
-    Err(Error::Unsupported { op: "conv_transpose2d", reason: "not yet".into() })
-}
-
-pub fn eval_transposed(_o: &ConvTranspose2d, _inputs: &[&Tensor], _out: &TensorType) -> Result<Tensor> {
-    Err(Error::Unsupported { op: "conv_transpose2d", reason: "not yet".into() })
-}
-
-pub fn nest_transposed(_o: &ConvTranspose2d, _inputs: &[&TensorType], _out: &TensorType) -> Result<Nest> {
-    Err(Error::Unsupported { op: "conv_transpose2d", reason: "not yet".into() })
 }

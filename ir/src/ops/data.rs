@@ -1,8 +1,8 @@
 //! Moving data: reshape, transpose, concatenation, slices, padding and broadcast.
 //!
-//! Every element of the result is an element of an input, bit for bit (a nest quiets the signalling NaNs of 16-bit floats,
-//! since it widens them). 64-bit integers move in the evaluator only: the scalars of a nest have 32 bits, so a nest would
-//! truncate them.
+//! Every element of the result is an element of an input, bit for bit (a nest quiets the signalling NaNs of 16-bit
+//! floats, since it widens them). 64-bit integers move in the evaluator only: the scalars of a nest have 32 bits,
+//! so a nest would truncate them.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -169,7 +169,8 @@ pub(super) fn separable(tables: &[Vec<Option<usize>>]) -> impl Iterator<Item = O
     })
 }
 
-/// The tensor whose elements, in row-major order, are the elements `(source, position)` of tensors of its element type.
+/// The tensor whose elements, in row-major order, are the elements `(source, position)` of tensors of its element
+/// type.
 pub(super) fn pick(
     sources: &[&Tensor],
     out: &TensorType,

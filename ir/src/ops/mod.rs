@@ -4,6 +4,7 @@
 //! hold one against the other. Both share only the scalar programs of [`steps`], [`crate::math`] and [`crate::requant`].
 
 mod conv;
+mod conv_transpose;
 mod data;
 mod gather;
 mod map;
@@ -46,7 +47,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<TensorType> {
     }
     let ty = match op {
         Op::Conv2d(o) => conv::infer(o, inputs),
-        Op::ConvTranspose2d(o) => conv::infer_transposed(o, inputs),
+        Op::ConvTranspose2d(o) => conv_transpose::infer(o, inputs),
         Op::MatMul(o) => matmul::infer(o, inputs),
         Op::Pool2d(o) => pool::infer(o, inputs),
         Op::Reduce(o) => reduce::infer(o, inputs),
@@ -77,7 +78,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<TensorType> {
 pub fn eval(op: &Op, inputs: &[&Tensor], out: &TensorType) -> Result<Tensor> {
     match op {
         Op::Conv2d(o) => conv::eval(o, inputs, out),
-        Op::ConvTranspose2d(o) => conv::eval_transposed(o, inputs, out),
+        Op::ConvTranspose2d(o) => conv_transpose::eval(o, inputs, out),
         Op::MatMul(o) => matmul::eval(o, inputs, out),
         Op::Pool2d(o) => pool::eval(o, inputs, out),
         Op::Reduce(o) => reduce::eval(o, inputs, out),
@@ -107,7 +108,7 @@ pub fn nest(op: &Op, inputs: &[&TensorType], out: &TensorType) -> Result<Nest> {
     }
     match op {
         Op::Conv2d(o) => conv::nest(o, inputs, out),
-        Op::ConvTranspose2d(o) => conv::nest_transposed(o, inputs, out),
+        Op::ConvTranspose2d(o) => conv_transpose::nest(o, inputs, out),
         Op::MatMul(o) => matmul::nest(o, inputs, out),
         Op::Pool2d(o) => pool::nest(o, inputs, out),
         Op::Reduce(o) => reduce::nest(o, inputs, out),
