@@ -121,7 +121,7 @@ fn scale_into_weights(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> 
         if !cx.is_const(children[1]) || children.get(2).is_some_and(|b| !cx.is_const(*b)) {
             continue;
         }
-        let build = || {
+        let mut build = || {
             let c = per_channel(cx, c, &op, y)?;
             let channels = cx.ty(c).elements();
             let shape = match &op {
@@ -150,7 +150,7 @@ fn bias_into_product(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some((Binary::Add, _, y, c)) = single_binary(node) else { return vec![] };
     let mut found = vec![];
     for (mut op, mut children) in float_products(cx, y) {
-        let mut build = || {
+        let build = || {
             let c = per_channel(cx, c, &op, y)?;
             match children.get_mut(2) {
                 Some(bias) => *bias = cx.add(Op::Map(vec![plain(Binary::Add)]), vec![*bias, c], *bias)?,
