@@ -327,9 +327,9 @@ pub enum Binary {
     Div,
     Min,
     Max,
-    /// `f32`: exp(b log a) with exact squares, roots and signs of integral exponents; see [`crate::math`].
+    /// `f32`: IEEE 754 `pow`, exact for the exponents 2, 1, 0, -1 and 0.5; see [`crate::math::elementary::pow`].
     Pow,
-    /// The value where it is positive, else value * slope.
+    /// The value where it is not negative, else value * slope.
     PRelu,
     Equal,
     Less,
