@@ -88,8 +88,8 @@ fn power_of_two<S: Scalars>(s: &mut S, k: S::V) -> S::V {
     s.un(UnOp::FOfBits, bits)
 }
 
-/// The nearest multiple k of ln 2 and the rest in two parts, the first exact: x = k ln 2 + hi - lo. For |x| below 150; all
-/// three are shared.
+/// The nearest multiple k of ln 2 and the rest in two parts, the first exact: x = k ln 2 + hi - lo. For |x| below 150.
+/// All three are shared.
 fn reduce_exp<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V, S::V) {
     let k = with(s, BinOp::MulF, x.clone(), std::f32::consts::LOG2_E);
     let k = s.un(UnOp::RoundToI, k);
@@ -252,7 +252,8 @@ pub fn softplus<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     add(s, positive, log1p)
 }
 
-/// 1 / (1 + e^-x), as t / (1 + t) or 1 / (1 + t) for t = e^-|x| so that small results keep their precision. At most 1.4 ULP.
+/// 1 / (1 + e^-x), as t / (1 + t) or 1 / (1 + t) for t = e^-|x| so that small results keep their precision. At most
+/// 1.4 ULP.
 pub fn sigmoid<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let (t, t_low) = exp_of_minus_abs(s, x.clone());

@@ -1,7 +1,7 @@
-//! ONNX QuantizeLinear and DequantizeLinear, literally: scale and zero point are operands, per tensor or along one axis.
+//! ONNX QuantizeLinear and DequantizeLinear, literally: scale and zero point are operands, per tensor or along an axis.
 //!
-//! y = saturate(rne(x / scale) + zero) and x = f32(q - zero) * scale, one rounding an operation, as in [`crate::requant`].
-//! Block quantisation is not part of these operators.
+//! y = saturate(rne(x / scale) + zero) and x = f32(q - zero) * scale, one rounding an operation, as in
+//! [`crate::requant`]. Block quantisation is not part of these operators.
 
 use super::map::offsets;
 use super::steps::{from_words, words};
