@@ -52,8 +52,8 @@ pub fn eval(o: &Softmax, inputs: &[&Tensor], out: &TensorType) -> Result<Tensor>
     Ok(Epilogue::new(&o.post, DType::F32, &inputs[1..], out).apply(results))
 }
 
-/// Three passes along the axis: the maximum, the sum, the results. The exponentials are computed twice rather than kept in
-/// the output, which may be narrower than they are and may be the memory of x.
+/// Three passes along the axis: the maximum, the sum, the results. The exponentials are computed twice rather than kept
+/// in the output, which may be narrower than they are and may be the memory of x.
 pub fn nest(o: &Softmax, inputs: &[&TensorType], out: &TensorType) -> Result<Nest> {
     let count = out.shape[o.axis];
     let strides = out.strides();
