@@ -8,6 +8,8 @@ mod cost;
 mod extract;
 mod lang;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, Result};
 use crate::pass::{Changed, Class, Pass, PassCx};
