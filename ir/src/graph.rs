@@ -76,6 +76,18 @@ impl Graph {
         Graph { name: name.into(), ..Graph::default() }
     }
 
+    /// A graph from its parts, unchecked: only [`crate::verify::verify`] says whether they make one. For readers of
+    /// files and for tests of the verifier; everything else builds graphs value by value.
+    pub fn from_parts(name: impl Into<String>, inputs: Vec<Port>, outputs: Vec<Port>, values: Vec<Value>) -> Graph {
+        let mut consts = HashMap::new();
+        for (i, value) in values.iter().enumerate() {
+            if let Def::Const(tensor) = &value.def {
+                consts.entry(tensor.clone()).or_insert(ValueId(i as u32));
+            }
+        }
+        Graph { name: name.into(), inputs, outputs, values, consts }
+    }
+
     /// Adds an input of the graph.
     pub fn add_input(&mut self, name: impl Into<String>, ty: TensorType) -> ValueId {
         let name = name.into();
