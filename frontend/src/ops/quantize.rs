@@ -1,0 +1,157 @@
+//! Quantisation, kept literal: QDQ nodes stay, QLinear operators become dequantise, float operator, quantise. A later pass
+//! makes integer operators of both.
+
+use super::{conv, matmul};
+use crate::cx::Cx;
+use crate::error::{Fault, Result};
+use crate::node::{Node, axis};
+use crate::proto::data_type;
+use crate::tensor;
+use mcc_ir::op::Op;
+use mcc_ir::{DType, Tensor, TensorType, ValueId};
+
+pub fn quantize(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let x = cx.float(n, 0)?;
+    plain(n)?;
+    let declared = n.int("output_dtype")?.filter(|t| *t != 0);
+    let mut dtype = DType::U8;
+    if let Some(t) = declared {
+        let known = i32::try_from(t).ok().and_then(tensor::dtype);
+        dtype = known.ok_or_else(|| {
+            let name = data_type::name(i32::try_from(t).unwrap_or(0));
+            Fault::dtype(format!("output_dtype {name}"), "supported: INT8, UINT8, INT16, INT32")
+        })?;
+    }
+    if let Some(zero) = n.optional(2) {
+        dtype = cx.dtype(zero);
+    }
+    let axis = if n.opset < 13 { 0 } else { n.int_or("axis", 1)? };
+    let (scale, zero, axis) = parameters(cx, n, n.input(1)?, n.optional(2), x, dtype, axis)?;
+    Ok(vec![quantized(cx, n, x, scale, zero, axis, dtype)?])
+}
+
+fn quantized(
+    cx: &mut Cx,
+    n: &Node,
+    x: ValueId,
+    scale: ValueId,
+    zero: ValueId,
+    axis: usize,
+    dtype: DType,
+) -> Result<ValueId> {
+    if !matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::I32) {
+        return Err(Fault::dtype(format!("quantisation to {dtype}"), "supported: i8, u8, i16, i32"));
+    }
+    cx.add(Op::Quantize { axis, dtype }, vec![x, scale, zero], &n.origin)
+}
+
+pub fn dequantize(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    plain(n)?;
+    let axis = if n.opset < 13 { 0 } else { n.int_or("axis", 1)? };
+    let (x, scale) = (n.input(0)?, n.input(1)?);
+    Ok(vec![dequantized(cx, n, x, scale, n.optional(2), axis)?])
+}
+
+fn dequantized(cx: &mut Cx, n: &Node, x: ValueId, scale: ValueId, zero: Option<ValueId>, axis: i64) -> Result<ValueId> {
+    cx.want(x, &[DType::I8, DType::U8, DType::I16, DType::I32, DType::I4, DType::U4], "the quantised input")?;
+    let dtype = cx.dtype(x);
+    let (scale, zero, axis) = parameters(cx, n, scale, zero, x, dtype, axis)?;
+    cx.add(Op::Dequantize { axis }, vec![x, scale, zero], &n.origin)
+}
+
+fn plain(n: &Node) -> Result<()> {
+    match n.int_or("block_size", 0)? {
+        0 => Ok(()),
+        b => Err(Fault::form(format!("block_size {b} is not supported"), "quantise per tensor or per axis")),
+    }
+}
+
+/// Scale and zero point as constants of shape `[1]` or `[n]`, and the axis they belong to (0 where there is one of them).
+fn parameters(
+    cx: &mut Cx,
+    n: &Node,
+    scale: ValueId,
+    zero: Option<ValueId>,
+    x: ValueId,
+    dtype: DType,
+    axis_of: i64,
+) -> Result<(ValueId, ValueId, usize)> {
+    cx.known(scale, "the scale")?;
+    cx.want(scale, &[DType::F32], "the scale")?;
+    let count = cx.ty(scale).elements();
+    let values = cx.floats(scale, "the scale")?;
+    if count == 0 || !values.iter().all(|s| s.is_finite() && *s > 0.0) {
+        return Err(Fault::node("a scale is not positive"));
+    }
+    let axis = if count == 1 {
+        0
+    } else {
+        if cx.rank(scale) != 1 {
+            let reason = format!("the scale is {}, a block each", cx.ty(scale));
+            return Err(Fault::form(reason, "quantise per tensor or per axis"));
+        }
+        let a = axis(axis_of, cx.rank(x))?;
+        if cx.shape(x)[a] != count {
+            return Err(Fault::node(format!("{count} scales for axis {a} of {}", cx.ty(x))));
+        }
+        a
+    };
+    let zero = match zero {
+        Some(z) => {
+            let t = cx.known(z, "the zero point")?.clone();
+            if t.dtype() != dtype || t.ty().elements() != count {
+                let reason = format!("the zero point is {}, must be {count} elements of {dtype}", t.ty());
+                return Err(Fault::node(reason));
+            }
+            if dtype == DType::I32 && t.to_i64().iter().any(|&z| z != 0) {
+                return Err(Fault::node("the zero point of 32-bit integers must be 0"));
+            }
+            cx.reshape(z, [count], n)?
+        }
+        None => {
+            let ty = TensorType::new(dtype, [count]);
+            cx.constant(Tensor::from_i64(ty, &vec![0; count]), n)
+        }
+    };
+    Ok((cx.reshape(scale, [count], n)?, zero, axis))
+}
+
+/// Inputs: x, its scale and zero point, w, its scale and zero point, the result's scale and zero point, bias (i32).
+pub fn qlinear_conv(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let x = dequantized(cx, n, n.input(0)?, n.input(1)?, n.optional(2), 1)?;
+    let w = dequantized(cx, n, n.input(3)?, n.input(4)?, n.optional(5), 0)?;
+    let bias = match n.optional(8) {
+        Some(b) => {
+            cx.want(b, &[DType::I32], "the bias")?;
+            // numerics.md: the bias has the scale f32(sx * sw[c]).
+            let [sx, sw] = [n.input(1)?, n.input(4)?].map(|v| cx.floats(v, "the scale"));
+            let (sx, sw) = (sx?, sw?);
+            let &[sx] = sx.as_slice() else {
+                return Err(Fault::form("x has a scale for each channel", "quantise x per tensor"));
+            };
+            let scales: Vec<f32> = sw.iter().map(|s| sx * s).collect();
+            let scale = cx.constant(Tensor::new([scales.len()], &scales), n);
+            Some(dequantized(cx, n, b, scale, None, 0)?)
+        }
+        None => None,
+    };
+    let y = conv::convolve(cx, n, x, w, bias)?;
+    requantize(cx, n, y, 6, 1)
+}
+
+/// Inputs: a, its scale and zero point, b, its scale and zero point, the result's scale and zero point.
+pub fn qlinear_matmul(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let (a, b) = (n.input(0)?, n.input(3)?);
+    let a = dequantized(cx, n, a, n.input(1)?, n.optional(2), -2)?;
+    let b = dequantized(cx, n, b, n.input(4)?, n.optional(5), -1)?;
+    let y = matmul::product(cx, n, a, b)?;
+    requantize(cx, n, y, 6, -1)
+}
+
+/// Quantises a result by the scale at input `i` and the zero point after it.
+fn requantize(cx: &mut Cx, n: &Node, y: ValueId, i: usize, axis: i64) -> Result<Vec<ValueId>> {
+    let (scale, zero) = (n.input(i)?, n.input(i + 1)?);
+    let dtype = cx.dtype(zero);
+    let (scale, zero, axis) = parameters(cx, n, scale, Some(zero), y, dtype, axis)?;
+    Ok(vec![quantized(cx, n, y, scale, zero, axis, dtype)?])
+}
