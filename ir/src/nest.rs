@@ -4,7 +4,9 @@
 //! specification of a kernel: the Plan interpreter runs it, the C backend prints it and the JIT compiles it wherever the
 //! target's catalogue has nothing better.
 
+pub mod print;
 pub mod run;
+pub mod verify;
 
 use crate::dtype::DType;
 use crate::scalar::{BinOp, ScalarType, Scalars, UnOp};

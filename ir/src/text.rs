@@ -19,6 +19,7 @@ mod tests;
 
 pub use parse::parse;
 pub use print::print;
+pub(crate) use print::{op_text, origin_text, quant_text, quoted};
 
 use crate::dtype::DType;
 use crate::graph::{Def, Graph};

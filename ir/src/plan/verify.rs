@@ -1,12 +1,275 @@
-//! The plan verifier.
+//! The plan verifier: what it lets through, the interpreter and the backends run without a check.
+//!
+//! Left unchecked, beside what [`crate::nest::verify`] leaves: that an implementation of the catalogue computes what the
+//! loop nest says (tests of each implementation show it), and that the packing is the one it wants.
 
-use super::Plan;
-use crate::error::Result;
+use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanPort};
+use crate::error::{Error, Result};
+use crate::nest;
+use crate::ops;
+use crate::packing::Packing;
+use crate::types::TensorType;
 
-/// Checks a plan's invariants.
+/// Checks a plan.
+///
+/// - Every id is in range, every kernel has one type an argument, and types fit the buffers and constants behind them.
+/// - Buffers lie aligned inside the arena. Two buffers that are live at one time do not overlap, except that one may
+///   take over the other [in place](Buffer::in_place_of) in the kernel where that one dies.
+/// - Every buffer is filled before it is read, and live wherever it is used; outputs stay live to the end.
+/// - Each operator infers the output type from the argument types, and each loop nest has those types and is
+///   [itself sound](crate::nest::verify).
 ///
 /// # Errors
-/// [`crate::Error::Verify`] with every fault found.
-pub fn verify(_plan: &Plan) -> Result<()> {
-    Ok(())
+/// [`Error::Verify`] with every fault found.
+pub fn verify(plan: &Plan) -> Result<()> {
+    let mut v = Verifier { plan, faults: vec![] };
+    v.buffers();
+    v.constants();
+    for (at, kernel) in plan.kernels.iter().enumerate() {
+        v.kernel(at, kernel);
+    }
+    v.data_flow();
+    v.ports();
+    if v.faults.is_empty() { Ok(()) } else { Err(Error::Verify(v.faults)) }
 }
+
+struct Verifier<'a> {
+    plan: &'a Plan,
+    faults: Vec<String>,
+}
+
+/// A kernel as messages name it.
+fn name(at: usize, kernel: &Kernel) -> String {
+    let origin = if kernel.origin.is_empty() { String::new() } else { format!(" ({})", kernel.origin.join(", ")) };
+    format!("kernel {at} {}{origin}", kernel.op.name())
+}
+
+impl<'a> Verifier<'a> {
+    fn fault(&mut self, fault: String) {
+        self.faults.push(fault);
+    }
+
+    fn check(&mut self, holds: bool, fault: impl FnOnce() -> String) {
+        if !holds {
+            self.faults.push(fault());
+        }
+    }
+
+    fn buffer(&mut self, id: BufferId, user: &str) -> Option<&'a Buffer> {
+        let found = self.plan.buffers.get(id.index());
+        self.check(found.is_some(), || format!("{user}: {id} does not exist"));
+        found
+    }
+
+    fn constant(&mut self, id: ConstId, user: &str) -> Option<&'a TensorType> {
+        let found = self.plan.consts.get(id.index());
+        self.check(found.is_some(), || format!("{user}: {id} does not exist"));
+        found.map(|c| c.tensor.ty())
+    }
+
+    /// The kernel before which or in which the last buffer dies.
+    fn end(&self) -> usize {
+        self.plan.kernels.len().saturating_sub(1)
+    }
+
+    fn buffers(&mut self) {
+        let (plan, end) = (self.plan, self.end());
+        let alignment = plan.alignment;
+        self.check(alignment.is_power_of_two(), || format!("the alignment {alignment} is no power of two"));
+        for (i, b) in plan.buffers.iter().enumerate() {
+            let id = BufferId(i as u32);
+            self.check(b.first <= b.last && b.last <= end, || {
+                format!("{id} is live {}..={}, the plan runs kernels 0..={end}", b.first, b.last)
+            });
+            match b.offset {
+                Some(at) => {
+                    self.check(at.is_multiple_of(alignment.max(1)), || {
+                        format!("{id} is at {at}, not aligned to {alignment}")
+                    });
+                    self.check(at.checked_add(b.bytes).is_some_and(|top| top <= plan.arena_bytes), || {
+                        format!("{id} ({} bytes at {at}) leaves the arena of {} bytes", b.bytes, plan.arena_bytes)
+                    });
+                }
+                None => self.check(matches!(b.kind, BufferKind::Input(_) | BufferKind::Output(_)), || {
+                    format!("{id} is outside the arena, but neither input nor output")
+                }),
+            }
+            if let Some(donor) = b.in_place_of {
+                self.in_place(id, b, donor);
+            }
+        }
+        self.overlaps();
+    }
+
+    fn in_place(&mut self, id: BufferId, b: &Buffer, donor_id: BufferId) {
+        let Some(donor) = self.buffer(donor_id, &format!("{id} in place")) else { return };
+        self.check(b.offset.is_some() && b.offset == donor.offset, || {
+            format!("{id} takes over {donor_id} in place, at another offset")
+        });
+        self.check(b.bytes <= donor.bytes, || format!("{id} takes over {donor_id} in place, but is larger"));
+        self.check(donor.last == b.first, || {
+            format!("{id} is filled by kernel {}, but {donor_id} under it dies in kernel {}", b.first, donor.last)
+        });
+        let reads =
+            self.plan.kernels.get(b.first).is_some_and(|k| k.out == id && k.args.contains(&Arg::Buffer(donor_id)));
+        self.check(reads, || format!("{id} takes over {donor_id} in place, but is not computed from it"));
+    }
+
+    fn overlaps(&mut self) {
+        let buffers = &self.plan.buffers;
+        for (i, a) in buffers.iter().enumerate() {
+            let Some(at) = a.offset else { continue };
+            for (j, b) in buffers.iter().enumerate().skip(i + 1) {
+                let Some(bt) = b.offset else { continue };
+                let together = a.first <= b.last && b.first <= a.last;
+                let apart = at.saturating_add(a.bytes) <= bt || bt.saturating_add(b.bytes) <= at;
+                let (ida, idb) = (BufferId(i as u32), BufferId(j as u32));
+                // Whether they meet in one kernel only, where one takes over the other.
+                let takes_over =
+                    |new: &Buffer, old: &Buffer, id: BufferId| new.in_place_of == Some(id) && old.last == new.first;
+                if together && !apart && !takes_over(a, b, idb) && !takes_over(b, a, ida) {
+                    self.faults.push(format!("{ida} and {idb} are live together and overlap"));
+                }
+            }
+        }
+    }
+
+    fn constants(&mut self) {
+        for (i, c) in self.plan.consts.iter().enumerate() {
+            let ty = c.tensor.ty();
+            let fits = match &c.packing {
+                Packing::None => true,
+                Packing::Permute(perm) => {
+                    let mut sorted = perm.clone();
+                    sorted.sort();
+                    sorted.into_iter().eq(0..ty.rank())
+                }
+                Packing::Panel { rows, depth } => *rows > 0 && *depth > 0,
+            };
+            self.check(fits, || format!("k{i}: {ty} cannot be packed as {:?}", c.packing));
+            self.check(c.packing == Packing::None || ty.dtype.is_byte_sized(), || {
+                format!("k{i}: {ty} has elements below a byte, which have no packing")
+            });
+        }
+    }
+
+    fn kernel(&mut self, at: usize, k: &'a Kernel) {
+        let user = name(at, k);
+        if k.args.len() != k.arg_types.len() {
+            return self.fault(format!("{user}: {} arguments, {} types", k.args.len(), k.arg_types.len()));
+        }
+        for (arg, ty) in k.args.iter().zip(&k.arg_types) {
+            match *arg {
+                Arg::Const(c) => {
+                    if let Some(found) = self.constant(c, &user) {
+                        self.same_elements(found, ty, &format!("{user}: {c}"));
+                    }
+                }
+                Arg::Buffer(b) => self.fits(b, ty, &user),
+            }
+        }
+        self.fits(k.out, &k.out_type, &user);
+        let types: Vec<&TensorType> = k.arg_types.iter().collect();
+        match ops::infer(&k.op, &types) {
+            Ok(ty) => self.check(ty == k.out_type, || format!("{user}: gives {ty}, not {}", k.out_type)),
+            Err(e) => self.fault(format!("{user}: {e}")),
+        }
+        self.nest(k, &user);
+        if let Some(id) = k.scratch
+            && let Some(b) = self.buffer(id, &user)
+        {
+            self.check(b.kind == BufferKind::Scratch, || format!("{user}: {id} is no scratch memory"));
+            self.check(b.first <= at && at <= b.last, || format!("{user}: the scratch memory {id} is not live"));
+        }
+    }
+
+    fn nest(&mut self, k: &'a Kernel, user: &str) {
+        let faults = nest::verify::faults(&k.nest);
+        self.faults.extend(faults.into_iter().map(|fault| format!("{user}: nest: {fault}")));
+        let tables = k.nest.tables.len();
+        if k.nest.inputs != k.args.len() || tables != k.tables.len() || k.nest.args.len() != k.args.len() + tables + 1 {
+            return self.fault(format!(
+                "{user}: the nest has {} inputs and {tables} tables, the kernel {} and {}",
+                k.nest.inputs,
+                k.args.len(),
+                k.tables.len()
+            ));
+        }
+        let types = k.arg_types.iter().chain(k.nest.tables.iter().map(|t| t.ty())).chain([&k.out_type]);
+        for (i, (ty, found)) in types.zip(&k.nest.args).enumerate() {
+            self.check(ty == found, || format!("{user}: argument {i} is {ty}, in the nest {found}"));
+        }
+        for (id, table) in k.tables.iter().zip(&k.nest.tables) {
+            if self.constant(*id, user).is_some() {
+                let c = &self.plan.consts[id.index()];
+                self.check(c.tensor == *table && c.packing == Packing::None, || {
+                    format!("{user}: {id} is not the nest's table")
+                });
+            }
+        }
+    }
+
+    fn same_elements(&mut self, found: &TensorType, ty: &TensorType, what: &str) {
+        self.check(found.dtype == ty.dtype && found.elements() == ty.elements(), || {
+            format!("{what} is {found}, read as {ty}")
+        });
+    }
+
+    fn fits(&mut self, id: BufferId, ty: &TensorType, user: &str) {
+        if let Some(b) = self.buffer(id, user) {
+            self.check(ty.bytes() <= b.bytes, || format!("{user}: {ty} does not fit {id} of {} bytes", b.bytes));
+        }
+    }
+
+    /// Replays the schedule.
+    fn data_flow(&mut self) {
+        let plan = self.plan;
+        let mut filled: Vec<bool> = plan.buffers.iter().map(|b| matches!(b.kind, BufferKind::Input(_))).collect();
+        for (i, b) in plan.buffers.iter().enumerate() {
+            self.check(!matches!(b.kind, BufferKind::Input(_)) || b.first == 0, || {
+                format!("b{i} is an input, but not live before kernel {}", b.first)
+            });
+        }
+        for (at, k) in plan.kernels.iter().enumerate() {
+            let user = name(at, k);
+            let live = |b: &Buffer| b.first <= at && at <= b.last;
+            for arg in &k.args {
+                let Arg::Buffer(id) = *arg else { continue };
+                let Some(b) = plan.buffers.get(id.index()) else { continue };
+                self.check(filled[id.index()], || format!("{user}: reads {id} before anything fills it"));
+                self.check(live(b), || format!("{user}: reads {id}, which is live {}..={}", b.first, b.last));
+                self.check(k.out != id, || format!("{user}: reads its own output {id}"));
+            }
+            let Some(out) = plan.buffers.get(k.out.index()) else { continue };
+            self.check(live(out), || format!("{user}: writes {}, which is live {}..={}", k.out, out.first, out.last));
+            self.check(matches!(out.kind, BufferKind::Value | BufferKind::Output(_)), || {
+                format!("{user}: writes {}, which holds no result", k.out)
+            });
+            self.check(!filled[k.out.index()], || format!("{user}: fills {} a second time", k.out));
+            filled[k.out.index()] = true;
+        }
+        for port in &plan.outputs {
+            if let Some(false) = filled.get(port.buffer.index()) {
+                self.fault(format!("output {}: nothing fills {}", port.name, port.buffer));
+            }
+        }
+    }
+
+    fn ports(&mut self) {
+        let (plan, end) = (self.plan, self.end());
+        let mut port = |what: &str, port: &PlanPort, kind: BufferKind| {
+            let user = format!("{what} {}", port.name);
+            self.fits(port.buffer, &port.ty, &user);
+            let Some(b) = plan.buffers.get(port.buffer.index()) else { return };
+            self.check(b.kind == kind, || format!("{user}: {} is {:?}, not {kind:?}", port.buffer, b.kind));
+            if matches!(kind, BufferKind::Output(_)) {
+                self.check(b.last == end, || format!("{user}: {} dies in kernel {}", port.buffer, b.last));
+            }
+        };
+        plan.inputs.iter().enumerate().for_each(|(i, p)| port("input", p, BufferKind::Input(i)));
+        plan.outputs.iter().enumerate().for_each(|(i, p)| port("output", p, BufferKind::Output(i)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

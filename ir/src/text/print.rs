@@ -76,6 +76,11 @@ pub fn origin_text(origin: &Origin) -> String {
     if origin.is_empty() { String::new() } else { format!(" {}", join(origin.iter(), |name| quoted(name))) }
 }
 
+/// What a port's integers stand for, after a space; empty where unknown.
+pub fn quant_text(quant: Option<QuantParams>) -> String {
+    quant.map_or(String::new(), |q| format!(" quant({}, {})", float(q.scale), q.zero_point))
+}
+
 /// An `f32` that parses back to the same bits.
 fn float(v: F32) -> String {
     if v.0.is_nan() { format!("nan(0x{:08x})", v.0.to_bits()) } else { v.to_string() }

@@ -1,7 +1,6 @@
 //! Round trips of everything that can be printed, and texts that must be refused.
 
 use super::parse::parse_op;
-use super::print::op_text;
 use super::*;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId, origin};
