@@ -394,6 +394,7 @@ fn log_extended<S: Scalars>(s: &mut S, a: S::V) -> (S::V, S::V) {
     let p = mul(s, square, p);
     let tail = mul(s, t.clone(), p);
     let low = add(s, t_low, tail);
+    let low = s.share(low);
     let low = add(s, low.clone(), low);
     let low = s.share(low);
     let high = add(s, t.clone(), t);
