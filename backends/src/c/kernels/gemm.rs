@@ -1,0 +1,497 @@
+//! Convolution and matrix product as blocks of pixels times channels.
+//!
+//! A pixel's window is a row of `depth` values: a row of x as it lies, or gathered into working memory (im2col). A block
+//! of a few rows and a few output channels shares its loads in registers. The DSP form widens rows to 16 bits, each four
+//! values in the order 0, 2, 1, 3, which is how SXTB16 delivers the weights. Structure of arm_nn_mat_mult_kernel_s8_s16
+//! (CMSIS-NN); the weights are interleaved at compile time.
+
+use super::{Geometry, Style, Template, affine, plus, suits};
+use crate::c::writer::Writer;
+use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::dtype::DType;
+use mcc_ir::op::Op;
+use mcc_ir::packing::Packing;
+use mcc_ir::target::{Feature, Target};
+use mcc_ir::types::TensorType;
+
+/// Where a pixel's row comes from.
+enum Source {
+    /// Row p of x, contiguous.
+    Rows,
+    /// Gathered from the window, padding included.
+    Window { g: Geometry, pad: i32 },
+}
+
+/// A product of `pixels` rows of `depth` values with `outs` channels of weights.
+struct Gemm {
+    style: Style,
+    source: Source,
+    pixels: usize,
+    depth: usize,
+    outs: usize,
+    bias: bool,
+    unsigned: bool,
+}
+
+pub fn offer_conv_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, false))?
+}
+
+pub fn offer_conv_s8(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer(spec, Style::S8, false)
+}
+
+pub fn offer_conv_f32(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer(spec, Style::F32, false)
+}
+
+pub fn offer_matmul_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, true))?
+}
+
+pub fn offer_matmul_s8(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer(spec, Style::S8, true)
+}
+
+pub fn offer_matmul_f32(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer(spec, Style::F32, true)
+}
+
+fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
+    if matches!(spec.op, Op::MatMul(_)) != matmul {
+        return None;
+    }
+    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, style)?;
+    if !suits(spec, style) {
+        return None;
+    }
+    let mut packings = vec![Packing::None; spec.arg_types.len()];
+    packings[1] = Packing::Panel { rows: g.block().1, depth: g.group() };
+    let per_mac = match style {
+        Style::Dsp => 1.3,
+        Style::S8 => 4.0,
+        Style::F32 => 3.0,
+    };
+    let cycles = (g.pixels * g.outs) as f64 * (per_mac * g.depth as f64 + 20.0) + (g.pixels * g.depth) as f64;
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles })
+}
+
+impl Gemm {
+    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style) -> Option<Gemm> {
+        let unsigned = arg_types[0].dtype == DType::U8;
+        match op {
+            Op::Conv2d(o) if o.groups == 1 => {
+                let g = Geometry::new(o, arg_types, out)?;
+                let depth = g.kernel[0] * g.kernel[1] * g.channels;
+                let plain = g.kernel == [1, 1] && g.stride == [1, 1] && !g.clips(0) && !g.clips(1);
+                let (pixels, outs) = (g.batch * g.out[0] * g.out[1], g.outs);
+                let pad = if style == Style::F32 { 0 } else { o.pad_value };
+                let source = if plain { Source::Rows } else { Source::Window { g, pad } };
+                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned })
+            }
+            Op::MatMul(o) if o.trans_b && arg_types[1].rank() == 2 => {
+                let (outs, depth) = (arg_types[1].shape[0], arg_types[1].shape[1]);
+                let pixels = out.elements().checked_div(outs)?;
+                Some(Gemm { style, source: Source::Rows, pixels, depth, outs, bias: o.bias, unsigned })
+            }
+            _ => None,
+        }
+    }
+
+    /// Pixels and channels of a block.
+    fn block(&self) -> (usize, usize) {
+        let (pixels, channels) = match self.style {
+            Style::Dsp if self.pixels == 1 => (1, 4),
+            Style::Dsp => (3, 2),
+            Style::S8 | Style::F32 => (2, 4),
+        };
+        (pixels.min(self.pixels), channels)
+    }
+
+    /// Values of a row that lie together in the packed weights.
+    fn group(&self) -> usize {
+        if self.style == Style::Dsp { 4 } else { 1 }
+    }
+
+    /// The depth with what fills the last group.
+    fn padded(&self) -> usize {
+        self.depth.next_multiple_of(self.group())
+    }
+
+    /// Whether rows are widened to 16 bits before use; for a single pixel this is not worth a pass.
+    fn widens(&self) -> bool {
+        self.style == Style::Dsp && self.pixels > 1
+    }
+
+    /// Whether gathered rows go through bytes before they are widened: runs that are no multiple of four.
+    fn stages(&self) -> bool {
+        matches!(&self.source, Source::Window { g, .. } if self.widens() && g.channels % 4 != 0)
+    }
+
+    /// Whether rows are read from working memory.
+    fn gathers(&self) -> bool {
+        match self.source {
+            Source::Window { .. } => true,
+            Source::Rows => self.widens() || self.depth != self.padded(),
+        }
+    }
+
+    fn row_type(&self) -> (&'static str, usize) {
+        match (self.style, self.unsigned) {
+            (Style::F32, _) => ("float", 4),
+            _ if self.widens() => ("int16_t", 2),
+            (_, false) => ("int8_t", 1),
+            (_, true) => ("uint8_t", 1),
+        }
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        let rows = if self.gathers() { self.block().0 * self.padded() * self.row_type().1 } else { 0 };
+        rows + if self.stages() { self.padded() } else { 0 }
+    }
+
+    fn x_type(&self) -> &'static str {
+        match (self.style, self.unsigned) {
+            (Style::F32, _) => "float",
+            (_, false) => "int8_t",
+            (_, true) => "uint8_t",
+        }
+    }
+}
+
+pub fn conv(t: &mut Template<'_>, w: &mut Writer, style: Style) {
+    print(t, w, style);
+}
+
+pub fn matmul(t: &mut Template<'_>, w: &mut Writer, style: Style) {
+    print(t, w, style);
+}
+
+fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
+    let k = t.kernel;
+    let g = Gemm::new(&k.op, &k.arg_types, &k.out_type, style).expect("offered");
+    let x = t.arg(0);
+    let (row_type, _) = g.row_type();
+    let (block, _) = g.block();
+    let (depth, padded) = (g.depth, g.padded());
+    if g.gathers() {
+        w.line(format!("{row_type} *const rows = ({row_type} *)scratch;"));
+    }
+    match &g.source {
+        Source::Rows => {
+            let whole = g.pixels - g.pixels % block;
+            let rows = |t: &mut Template<'_>, w: &mut Writer, p: &str, n: usize| {
+                if g.gathers() {
+                    copy_rows(t, w, &g, &x, p, n);
+                }
+                let from = if g.gathers() { "rows".to_string() } else { sum(&x, &affine(depth, p, 0)) };
+                channels(t, w, &g, &from, p, n);
+            };
+            if whole == block {
+                rows(t, w, "0", block);
+            } else {
+                w.open_for("p", whole, block);
+                rows(t, w, "p", block);
+                w.close();
+            }
+            if whole < g.pixels {
+                rows(t, w, &whole.to_string(), g.pixels - whole);
+            }
+        }
+        Source::Window { g: geo, pad } => {
+            window_function(t, &g, geo, *pad);
+            let row = format!("{}_row", t.name);
+            let image = geo.height * geo.width * geo.channels;
+            if g.stages() {
+                let bytes = g.x_type();
+                w.line(format!("{bytes} *const bytes = ({bytes} *)(rows + {});", block * padded));
+            }
+            if g.pixels == 1 {
+                w.line(format!("{row}({x}, 0, 0, rows);"));
+                channels(t, w, &g, "rows", "0", 1);
+                return;
+            }
+            let rest = g.pixels % block;
+            w.line("int32_t done = 0;");
+            if block > 1 {
+                w.line("int32_t filled = 0;");
+            }
+            if geo.batch > 1 {
+                w.open_for("n", geo.batch, 1);
+            }
+            w.open_for("oy", geo.out[0], 1);
+            w.open_for("ox", geo.out[1], 1);
+            let image = if geo.batch > 1 { format!("{x} + n * {image}") } else { x.clone() };
+            let to = if block > 1 { format!("rows + filled * {padded}") } else { "rows".into() };
+            if g.stages() {
+                w.line(format!("{row}({image}, oy, ox, bytes);"));
+                let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
+                w.line(format!("{widen}({to}, bytes, {padded});"));
+            } else {
+                w.line(format!("{row}({image}, oy, ox, {to});"));
+            }
+            if block > 1 {
+                w.line("filled++;");
+                w.open(format!("if (filled < {block})"));
+                w.line("continue;");
+                w.close();
+                w.line("filled = 0;");
+            }
+            channels(t, w, &g, "rows", "done", block);
+            w.line(format!("done += {block};"));
+            w.close();
+            w.close();
+            if geo.batch > 1 {
+                w.close();
+            }
+            if rest > 0 {
+                channels(t, w, &g, "rows", "done", rest);
+            }
+        }
+    }
+}
+
+/// Brings `n` contiguous rows of x from pixel `p` on into working memory, widened or filled up to whole groups.
+fn copy_rows(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, x: &str, p: &str, n: usize) {
+    let (depth, padded) = (g.depth, g.padded());
+    let whole = depth / 4 * 4;
+    let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
+    let from = |i: usize, more: usize| sum(x, &affine(depth, p, (i * depth + more) as i64));
+    if depth == padded {
+        w.line(format!("{widen}(rows, {}, {});", from(0, 0), n * depth));
+        return;
+    }
+    if !g.widens() {
+        w.line(format!("memcpy(rows, {}, {depth});", from(0, 0)));
+        w.line(format!("memset(rows + {depth}, 0, {});", padded - depth));
+        return;
+    }
+    let extend = if g.unsigned { "uxtb16" } else { "sxtb16" };
+    let (low, store) = (t.helpers.get(extend), t.helpers.get("store_4"));
+    for i in 0..n {
+        w.block_open();
+        w.line("uint32_t tail = 0;");
+        if whole > 0 {
+            w.line(format!("{widen}({}, {}, {whole});", plus("rows", i * padded), from(i, 0)));
+        }
+        w.line(format!("memcpy(&tail, {}, {});", from(i, whole), depth - whole));
+        w.line(format!("{store}({}, {low}(tail));", plus("rows", i * padded + whole)));
+        w.line(format!("{store}({}, {low}_ror8(tail));", plus("rows", i * padded + whole + 2)));
+        w.close();
+    }
+}
+
+/// A pointer plus an offset.
+fn sum(pointer: &str, offset: &str) -> String {
+    if offset == "0" { pointer.into() } else { format!("{pointer} + {offset}") }
+}
+
+/// The function that gathers one pixel's window.
+fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32) {
+    let wide = g.widens() && !g.stages();
+    let to_type = if wide { "int16_t" } else { g.x_type() };
+    let (c, width) = (geo.channels, geo.width);
+    let run = geo.kernel[1] * c;
+    let pair = format!("0x{:08x}u", (pad as u16 as u32) << 16 | pad as u16 as u32);
+    let widen = wide.then(|| t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" }));
+    let fill_16 = wide.then(|| t.helpers.get("fill_16"));
+    let copy = |from: String, n: &str| match &widen {
+        Some(widen) => format!("to = {widen}(to, {from}, {n});"),
+        None => format!("memcpy(to, {from}, {});", bytes(g, n)),
+    };
+    let fill = |n: &str| match &fill_16 {
+        Some(fill) => format!("to = {fill}(to, {pair}, {n});"),
+        None => format!("memset(to, {}, {});", pad & 255, bytes(g, n)),
+    };
+    let step = |w: &mut Writer, n: &str| {
+        if !wide {
+            w.line(format!("to += {n};"));
+        }
+    };
+    let w = &mut Writer::default();
+    w.line("/* Gathers the window of output pixel (oy, ox). */");
+    w.open(format!(
+        "static inline void {}_row(const {} *x, int32_t oy, int32_t ox, {to_type} *to)",
+        t.name,
+        g.x_type()
+    ));
+    let origin = |axis: usize, out: &str| affine(geo.stride[axis], out, -(geo.pad[axis] as i64));
+    w.line(format!("const int32_t y0 = {};", origin(0, "oy")));
+    w.line(format!("const int32_t x0 = {};", origin(1, "ox")));
+    w.open_for("ky", geo.kernel[0], 1);
+    w.line(format!("const int32_t y = y0 + {};", affine(geo.dilation[0], "ky", 0)));
+    if geo.clips(0) {
+        w.open(format!("if ((uint32_t)y >= {}u)", geo.height));
+        w.line(fill(&run.to_string()));
+        step(w, &run.to_string());
+        w.line("continue;");
+        w.close();
+    }
+    w.line(format!("const {} *const row = x + y * {};", g.x_type(), width * c));
+    if geo.dilation[1] == 1 || geo.kernel[1] == 1 {
+        let all = copy(format!("row + {}", affine(c, "x0", 0)), &run.to_string());
+        if geo.clips(1) {
+            let (min, max) = (t.helpers.get("min"), t.helpers.get("max"));
+            let kw = geo.kernel[1];
+            w.open(format!("if (x0 >= 0 && x0 <= {})", width as i64 - kw as i64));
+            w.line(all);
+            step(w, &run.to_string());
+            w.or_else();
+            w.line(format!("const int32_t first = {min}({max}(-x0, 0), {kw});"));
+            w.line(format!("const int32_t last = {min}({max}({width} - x0, first), {kw});"));
+            for (text, n) in [
+                (None, affine(c, "first", 0)),
+                (Some(()), affine(c, "(last - first)", 0)),
+                (None, affine(c, &format!("({kw} - last)"), 0)),
+            ] {
+                w.line(match text {
+                    None => fill(&n),
+                    Some(()) => copy(format!("row + {}", affine(c, "(x0 + first)", 0)), &n),
+                });
+                step(w, &n);
+            }
+            w.close();
+        } else {
+            w.line(all);
+            step(w, &run.to_string());
+        }
+    } else {
+        w.open_for("kx", geo.kernel[1], 1);
+        w.line(format!("const int32_t at = x0 + {};", affine(geo.dilation[1], "kx", 0)));
+        let one = copy(format!("row + {}", affine(c, "at", 0)), &c.to_string());
+        if geo.clips(1) {
+            w.open(format!("if ((uint32_t)at < {width}u)"));
+            w.line(one);
+            w.or_else();
+            w.line(fill(&c.to_string()));
+            w.close();
+        } else {
+            w.line(one);
+        }
+        step(w, &c.to_string());
+        w.close();
+    }
+    w.close();
+    if g.depth < g.padded() {
+        w.line(format!("memset(to, 0, {});", g.padded() - g.depth));
+    }
+    w.close();
+    let text = std::mem::take(w).finish();
+    t.functions.push_str(&text);
+    t.functions.push('\n');
+}
+
+/// The size of n elements of x as a `size_t`.
+fn bytes(g: &Gemm, n: &str) -> String {
+    match (g.style, n.parse::<usize>()) {
+        (Style::F32, Ok(n)) => (4 * n).to_string(),
+        (_, Ok(n)) => n.to_string(),
+        (Style::F32, _) => format!("(size_t)({n}) * sizeof(float)"),
+        _ => format!("(size_t)({n})"),
+    }
+}
+
+/// All output channels of `n` pixels from `p` on, whose rows start at `from`.
+fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str, n: usize) {
+    let (_, block) = g.block();
+    let whole = g.outs - g.outs % block;
+    if whole > 0 {
+        w.open_for("c", whole, block);
+        products(t, w, g, from, (p, n), ("c", block));
+        w.close();
+    }
+    if whole < g.outs {
+        w.block_open();
+        products(t, w, g, from, (p, n), (&whole.to_string(), g.outs - whole));
+        w.close();
+    }
+}
+
+/// One block: `n` pixels from `p` on times `m` channels from `c` on.
+fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): (&str, usize), (c, m): (&str, usize)) {
+    let float = g.style == Style::F32;
+    let (_, block) = g.block();
+    let (row_type, _) = g.row_type();
+    let (weight_type, sum_type) = if float { ("float", "float") } else { ("int8_t", "int32_t") };
+    let padded = g.padded();
+    let weights = t.arg(1);
+    w.line(format!("const {row_type} *a = {from};"));
+    w.line(format!("const {weight_type} *w = {};", sum(&weights, &affine(padded, c, 0))));
+    for j in 0..m {
+        let start = t.start(g.bias, c, j, float);
+        for i in 0..n {
+            let value = if i == 0 { start.clone() } else { format!("s0{j}") };
+            w.line(format!("{sum_type} s{i}{j} = {value};"));
+        }
+    }
+    let groups = padded / g.group();
+    // Loop control costs about as much as two products: a few groups an iteration.
+    let unroll = match g.style {
+        Style::Dsp => [4, 3, 2].into_iter().find(|u| groups.is_multiple_of(*u)).unwrap_or(1),
+        Style::S8 | Style::F32 => 1,
+    };
+    let step = unroll * g.group();
+    w.line(format!("const {row_type} *const end = a + {padded};"));
+    w.open(format!("for (; a < end; a += {step}, w += {})", step * block));
+    for u in 0..unroll {
+        match g.style {
+            Style::Dsp => dsp_group(t, w, g, u, (n, m)),
+            Style::S8 | Style::F32 => {
+                let element = if float { "float" } else { "int32_t" };
+                for i in 0..n {
+                    w.line(format!("const {element} a{i} = a[{}];", i * padded));
+                }
+                let mac = if float { String::new() } else { t.helpers.get("mac") };
+                for j in 0..m {
+                    w.line(format!("const {element} w{j} = w[{j}];"));
+                    for i in 0..n {
+                        w.line(if float {
+                            format!("s{i}{j} += a{i} * w{j};")
+                        } else {
+                            format!("s{i}{j} = {mac}(s{i}{j}, a{i}, w{j});")
+                        });
+                    }
+                }
+            }
+        }
+    }
+    w.close();
+    for i in 0..n {
+        for j in 0..m {
+            t.store(w, &format!("s{i}{j}"), (p, i), (c, j));
+        }
+    }
+}
+
+/// Four values of each row times four weights of each channel, by SMLAD on pairs.
+fn dsp_group(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, u: usize, (n, m): (usize, usize)) {
+    let (_, block) = g.block();
+    let (load, smlad, sxtb16) = (t.helpers.get("load_4"), t.helpers.get("smlad"), t.helpers.get("sxtb16"));
+    w.block_open();
+    if g.widens() {
+        for j in 0..m {
+            w.line(format!("const uint32_t q{j} = {load}({});", plus("w", 4 * (u * block + j))));
+            w.line(format!("const uint32_t w{j} = {sxtb16}(q{j}), v{j} = {sxtb16}_ror8(q{j});"));
+        }
+        for i in 0..n {
+            let at = i * g.padded() + 4 * u;
+            w.line(format!("const uint32_t a{i} = {load}({}), b{i} = {load}({});", plus("a", at), plus("a", at + 2)));
+            for j in 0..m {
+                w.line(format!("s{i}{j} = {smlad}(w{j}, a{i}, s{i}{j});"));
+            }
+            for j in 0..m {
+                w.line(format!("s{i}{j} = {smlad}(v{j}, b{i}, s{i}{j});"));
+            }
+        }
+    } else {
+        let extend = t.helpers.get(if g.unsigned { "uxtb16" } else { "sxtb16" });
+        w.line(format!("const uint32_t x0 = {load}({});", plus("a", 4 * u)));
+        w.line(format!("const uint32_t a0 = {extend}(x0), b0 = {extend}_ror8(x0);"));
+        for j in 0..m {
+            w.line(format!("const uint32_t q{j} = {load}({});", plus("w", 4 * (u * block + j))));
+            w.line(format!("s0{j} = {smlad}({sxtb16}(q{j}), a0, s0{j});"));
+            w.line(format!("s0{j} = {smlad}({sxtb16}_ror8(q{j}), b0, s0{j});"));
+        }
+    }
+    w.close();
+}

@@ -1,0 +1,249 @@
+//! The kernel catalogue of the C backend: blocked kernels in portable C and with the DSP instructions of Armv7E-M.
+//!
+//! Every kernel is printed from a template with all shapes, strides, pads and clamps as constants. Each sums in the order
+//! of the operator's loop nest, so integers agree bit for bit and floats do where the compiler does not contract.
+
+mod depthwise;
+mod gemm;
+
+use super::helpers::Helpers;
+use super::nest::Printer;
+use super::writer::Writer;
+use mcc_ir::catalogue::{Implementation, KernelSpec};
+use mcc_ir::dtype::DType;
+use mcc_ir::nest::{Expr, Index, NestBuilder, Var};
+use mcc_ir::op::{Conv2d, Layout, Op, Step};
+use mcc_ir::ops::steps;
+use mcc_ir::plan::Kernel;
+use mcc_ir::types::TensorType;
+use std::collections::BTreeSet;
+
+/// What the C backend has beside the loop nests.
+pub const CATALOGUE: &[Implementation] = &[
+    Implementation { id: "conv2d-s8-dsp", offer: gemm::offer_conv_dsp },
+    Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
+    Implementation { id: "conv2d-f32", offer: gemm::offer_conv_f32 },
+    Implementation { id: "matmul-s8-dsp", offer: gemm::offer_matmul_dsp },
+    Implementation { id: "matmul-s8", offer: gemm::offer_matmul_s8 },
+    Implementation { id: "matmul-f32", offer: gemm::offer_matmul_f32 },
+    Implementation { id: "depthwise-s8-dsp", offer: depthwise::offer_dsp },
+    Implementation { id: "depthwise-s8", offer: depthwise::offer_s8 },
+    Implementation { id: "depthwise-f32", offer: depthwise::offer_f32 },
+];
+
+/// The instructions that a template uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// 8-bit x and weights by SXTB16 and SMLAD.
+    Dsp,
+    /// 8-bit x and weights in plain C.
+    S8,
+    F32,
+}
+
+impl Style {
+    /// The element types of x and weights that it takes.
+    fn takes(self, x: DType, w: DType) -> bool {
+        match self {
+            Style::F32 => (x, w) == (DType::F32, DType::F32),
+            Style::Dsp | Style::S8 => matches!(x, DType::I8 | DType::U8) && w == DType::I8,
+        }
+    }
+}
+
+/// One kernel being printed.
+pub struct Template<'a> {
+    pub kernel: &'a Kernel,
+    pub helpers: &'a mut Helpers,
+    /// The function's name.
+    pub name: &'a str,
+    /// C expressions of the pointers to the inputs, then the output (the nest's tables are not used).
+    pub args: &'a [String],
+    /// Static functions that the kernel's own function calls.
+    pub functions: String,
+    /// Inputs that were read.
+    pub used: BTreeSet<usize>,
+}
+
+impl Template<'_> {
+    /// Prints the body of an implementation of [`CATALOGUE`]; `None` where there is none of that id.
+    pub fn body(&mut self, w: &mut Writer) -> Option<()> {
+        let k = self.kernel;
+        match k.implementation {
+            "conv2d-s8-dsp" => gemm::conv(self, w, Style::Dsp),
+            "conv2d-s8" => gemm::conv(self, w, Style::S8),
+            "conv2d-f32" => gemm::conv(self, w, Style::F32),
+            "matmul-s8-dsp" => gemm::matmul(self, w, Style::Dsp),
+            "matmul-s8" => gemm::matmul(self, w, Style::S8),
+            "matmul-f32" => gemm::matmul(self, w, Style::F32),
+            "depthwise-s8-dsp" => depthwise::print(self, w, Style::Dsp),
+            "depthwise-s8" => depthwise::print(self, w, Style::S8),
+            "depthwise-f32" => depthwise::print(self, w, Style::F32),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn arg(&mut self, i: usize) -> String {
+        self.used.insert(i);
+        self.args[i].clone()
+    }
+
+    /// What a sum of output channel `c + j` starts from.
+    fn start(&mut self, bias: bool, c: &str, j: usize, float: bool) -> String {
+        match (bias, float) {
+            (true, _) => format!("{}[{}]", self.arg(2), plus(c, j)),
+            (false, true) => "0.0f".into(),
+            (false, false) => "0".into(),
+        }
+    }
+
+    /// Applies the epilogue to the accumulator `sum` and stores output channel `c + j` of pixel `p + i`.
+    ///
+    /// `p` and `c` are C expressions, constants where they are numbers.
+    fn store(&mut self, w: &mut Writer, sum: &str, p: (&str, usize), c: (&str, usize)) {
+        let k = self.kernel;
+        let own = k.op.own_inputs().unwrap_or(0);
+        let post = k.op.post().cloned().unwrap_or_default();
+        let spec = flat(&k.op, &k.arg_types, &k.out_type).expect("offered only where the epilogue is flat");
+        let types: Vec<&TensorType> = spec.args.iter().collect();
+        let mut b = NestBuilder::new(&types, &spec.out);
+        let float = k.arg_types[0].dtype == DType::F32;
+        let (zero, acc) = if float { (Expr::F32(0.0), DType::F32) } else { (Expr::I32(0), DType::I32) };
+        let reg = b.let_(zero);
+        let index = |var: u32, (name, more): (&str, usize)| match name.parse::<i64>() {
+            Ok(n) => Index::constant(n + more as i64),
+            Err(_) => Index::var(Var(var)).offset(more as i64),
+        };
+        steps::store(&mut b, &post, acc, Expr::Reg(reg), &[index(0, p), index(1, c)], own);
+        let nest = b.finish();
+        let mut printer = Printer::new(&nest, self.helpers, self.args);
+        printer.vars.insert(0, p.0.into());
+        printer.vars.insert(1, c.0.into());
+        printer.regs.insert(reg.0, sum.into());
+        // The first statement defines the accumulator.
+        let body = &nest.body[1..];
+        if body.len() > 1 {
+            w.block_open();
+        }
+        printer.block(w, body);
+        self.used.extend(printer.used.iter().filter(|&&a| a < types.len()));
+        if body.len() > 1 {
+            w.close();
+        }
+    }
+}
+
+/// `c + j`, shorter where one of them is 0 or both are numbers.
+fn plus(c: &str, j: usize) -> String {
+    match (c.parse::<usize>(), j) {
+        (Ok(c), j) => (c + j).to_string(),
+        (_, 0) => c.into(),
+        _ => format!("{c} + {j}"),
+    }
+}
+
+/// `k * i + c`, in its simplest form.
+fn affine(k: usize, i: &str, c: i64) -> String {
+    let term = match (k, i.parse::<usize>()) {
+        (_, Ok(i)) => return (k as i64 * i as i64 + c).to_string(),
+        (1, _) => i.into(),
+        _ => format!("{i} * {k}"),
+    };
+    match c {
+        0 => term,
+        c if c < 0 => format!("{term} - {}", -c),
+        c => format!("{term} + {c}"),
+    }
+}
+
+/// An output seen as a matrix `[pixels, channels]`, and the arguments with it.
+struct Flat {
+    args: Vec<TensorType>,
+    out: TensorType,
+}
+
+/// The flat view of an operator whose last output dimension is the channel; `None` where an operand of the epilogue
+/// neither has the output's size nor depends on the channel only.
+fn flat(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Flat> {
+    let own = op.own_inputs()?;
+    let channels = *out.shape.last()?;
+    let pixels = out.elements().checked_div(channels)?;
+    let mut args = arg_types[..own].to_vec();
+    for ty in &arg_types[own..] {
+        let n = ty.elements();
+        let shape = if n == 1 {
+            vec![1]
+        } else if n == channels && ty.shape.last() == Some(&channels) {
+            vec![channels]
+        } else if ty.shape == out.shape || n == out.elements() {
+            vec![pixels, channels]
+        } else {
+            return None;
+        };
+        args.push(TensorType::new(ty.dtype, shape));
+    }
+    Some(Flat { args, out: TensorType::new(out.dtype, [pixels, channels]) })
+}
+
+/// The geometry of an NHWC convolution.
+struct Geometry {
+    batch: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    kernel: [usize; 2],
+    out: [usize; 2],
+    outs: usize,
+    stride: [usize; 2],
+    pad: [usize; 2],
+    dilation: [usize; 2],
+}
+
+impl Geometry {
+    /// `None` for NCHW, where channels are no inner dimension.
+    fn new(o: &Conv2d, arg_types: &[TensorType], out: &TensorType) -> Option<Geometry> {
+        if o.layout != Layout::Nhwc {
+            return None;
+        }
+        let (x, w) = (&arg_types[0].shape, &arg_types[1].shape);
+        Some(Geometry {
+            batch: x[0],
+            height: x[1],
+            width: x[2],
+            channels: x[3],
+            kernel: [w[1], w[2]],
+            out: [out.shape[1], out.shape[2]],
+            outs: out.shape[3],
+            stride: o.stride,
+            pad: [o.pad[0], o.pad[1]],
+            dilation: o.dilation,
+        })
+    }
+
+    /// Rows and columns that a window spans, less one.
+    fn reach(&self, axis: usize) -> usize {
+        (self.kernel[axis] - 1) * self.dilation[axis]
+    }
+
+    /// Whether some window leaves the image along an axis.
+    fn clips(&self, axis: usize) -> bool {
+        let size = [self.height, self.width][axis];
+        self.pad[axis] > 0 || (self.out[axis] - 1) * self.stride[axis] + self.reach(axis) >= size
+    }
+}
+
+/// Whether a kernel is one of a style: constant weights of the right types and an epilogue that is flat.
+fn suits(spec: &KernelSpec<'_>, style: Style) -> bool {
+    style.takes(spec.arg_types[0].dtype, spec.arg_types[1].dtype)
+        && spec.is_const[1]
+        && spec.out_type.elements() > 0
+        && spec.arg_types[1].elements() > 0
+        && flat(spec.op, spec.arg_types, spec.out_type).is_some()
+        && spec.op.post().is_some_and(|p| p.iter().all(printable))
+}
+
+/// Whether a step's result is a 32-bit scalar, which all steps' results are but casts to 64 bits.
+fn printable(step: &Step) -> bool {
+    !matches!(step, Step::Cast(DType::I64))
+}

@@ -1,0 +1,357 @@
+//! The C backend: a Plan becomes one C11 source file and one header.
+//!
+//! The source needs string.h and stdint.h only, has no state but constants, and every identifier starts with the model's
+//! name. Each kernel is one static function, printed from its loop nest or from a template of [`CATALOGUE`]; the plan has
+//! made all choices. The text depends on the plan, the target and the name only.
+//!
+//! The arena's bytes are read and written as elements of various types at various times. Kernels write a buffer before
+//! others read it under the same type, which compilers honour as they do for allocated memory.
+
+mod consts;
+pub mod exec;
+mod header;
+mod helpers;
+mod kernels;
+mod names;
+mod nest;
+mod writer;
+
+pub use kernels::CATALOGUE;
+
+use helpers::Helpers;
+use kernels::Template;
+use mcc_ir::catalogue::{KernelSpec, NEST};
+use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan, PlanPort};
+use mcc_ir::{DType, Target};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use writer::Writer;
+
+/// Options of [`emit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct COptions {
+    /// Prefix of every identifier and of the file names: a C identifier of at most 40 characters.
+    pub name: String,
+}
+
+/// Why a plan cannot be emitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    #[error("`{name}` cannot name a C model: {reason}; choose another with --name")]
+    Name { name: String, reason: &'static str },
+    #[error("kernel {kernel} asks for the implementation `{id}`, which the C backend does not offer for it on {target}")]
+    Implementation { kernel: usize, id: String, target: String },
+}
+
+impl EmitError {
+    /// The stable code shown to users.
+    pub fn code(&self) -> &'static str {
+        match self {
+            EmitError::Name { .. } => "E0401",
+            EmitError::Implementation { .. } => "E0402",
+        }
+    }
+}
+
+/// An input or output of emitted C.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CPort {
+    /// The C type of an element.
+    pub c_type: &'static str,
+    pub bytes: usize,
+    /// Its place in the arena; `None` where the caller keeps it outside.
+    pub offset: Option<usize>,
+}
+
+/// Emitted C, and what a driver needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CSource {
+    pub name: String,
+    /// The text of `NAME.c`.
+    pub source: String,
+    /// The text of `NAME.h`.
+    pub header: String,
+    pub arena_bytes: usize,
+    pub alignment: usize,
+    pub inputs: Vec<CPort>,
+    pub outputs: Vec<CPort>,
+}
+
+/// Prints a verified plan as C.
+///
+/// # Errors
+/// Where the name is no C identifier, or the plan asks for an implementation that [`CATALOGUE`] does not offer.
+pub fn emit(plan: &Plan, target: &Target, options: &COptions) -> Result<CSource, EmitError> {
+    if let Some(reason) = names::fault(&options.name) {
+        return Err(EmitError::Name { name: options.name.clone(), reason });
+    }
+    let mut emitter = Emitter {
+        plan,
+        target,
+        name: &options.name,
+        helpers: Helpers::new(&options.name),
+        arrays: String::new(),
+        array_of: HashMap::new(),
+        pointer_of: HashMap::new(),
+    };
+    let mut functions = String::new();
+    let mut run = Writer::default();
+    emitter.run_head(&mut run);
+    for (i, kernel) in plan.kernels.iter().enumerate() {
+        let call = emitter.kernel(i, kernel, &mut functions)?;
+        run.line(call);
+    }
+    run.line("return 0;");
+    run.close();
+    let port = |p: &PlanPort| CPort {
+        c_type: consts::c_type(p.ty.dtype),
+        bytes: p.ty.bytes(),
+        offset: plan.buffer(p.buffer).offset,
+    };
+    let name = &options.name;
+    let mut source = String::new();
+    let _ = write!(
+        source,
+        "/* {} for {}. Made by mcc {}; do not edit. */\n\n#include \"{name}.h\"\n\n#include <string.h>\n",
+        names::comment(&plan.name),
+        names::comment(&target.name),
+        env!("CARGO_PKG_VERSION")
+    );
+    source.push_str(&emitter.helpers.text());
+    source.push('\n');
+    source.push_str(&emitter.arrays);
+    source.push_str(&functions);
+    source.push_str(&run.finish());
+    Ok(CSource {
+        name: name.clone(),
+        header: header::print(plan, target, name),
+        source,
+        arena_bytes: plan.arena_bytes,
+        alignment: plan.alignment,
+        inputs: plan.inputs.iter().map(port).collect(),
+        outputs: plan.outputs.iter().map(port).collect(),
+    })
+}
+
+struct Emitter<'a> {
+    plan: &'a Plan,
+    target: &'a Target,
+    name: &'a str,
+    helpers: Helpers,
+    arrays: String,
+    /// The C name of an array by its element type and bytes, so that equal data is stored once.
+    array_of: HashMap<(DType, Vec<u8>), String>,
+    /// The pointer to a constant's array.
+    pointer_of: HashMap<ConstId, String>,
+}
+
+/// A pointer argument of a kernel's function.
+struct Param {
+    declaration: String,
+    value: String,
+}
+
+impl Emitter<'_> {
+    /// Signature and checks of the run function.
+    fn run_head(&self, w: &mut Writer) {
+        let up = self.name.to_uppercase();
+        w.open(header::prototype(self.plan, self.name));
+        if self.plan.arena_bytes > 0 {
+            w.open(format!("if (arena == NULL || (uintptr_t)arena % {}u != 0u)", self.plan.alignment));
+            w.line(format!("return {up}_BAD_ARENA;"));
+            w.close();
+            w.line("uint8_t *const base = (uint8_t *)arena;");
+        } else {
+            w.line("(void)arena;");
+        }
+        for (kind, ports) in [("input", &self.plan.inputs), ("output", &self.plan.outputs)] {
+            for (i, port) in ports.iter().enumerate() {
+                let wrong = match self.plan.buffer(port.buffer).offset {
+                    Some(at) => format!("(const void *){kind}_{i} != (const void *)(base + {at})"),
+                    None => format!("{kind}_{i} == NULL"),
+                };
+                w.open(format!("if ({wrong})"));
+                w.line(format!("return {up}_BAD_{};", kind.to_uppercase()));
+                w.close();
+            }
+        }
+    }
+
+    /// Prints one kernel's function and returns the call of it.
+    fn kernel(&mut self, i: usize, k: &Kernel, functions: &mut String) -> Result<String, EmitError> {
+        let op = k.op.name();
+        let function = format!("{}_k{i}_{op}", self.name);
+        self.check(i, k)?;
+        let restrict = if self.overlaps(k) { "" } else { "restrict " };
+        let mut expressions = Vec::new();
+        let mut params: Vec<Option<Param>> = Vec::new();
+        for (j, arg) in k.args.iter().enumerate() {
+            match arg {
+                Arg::Const(c) => {
+                    expressions.push(self.constant(*c));
+                    params.push(None);
+                }
+                Arg::Buffer(b) => {
+                    let name = arg_name(k, j);
+                    let ty = consts::c_type(k.arg_types[j].dtype);
+                    let declaration = format!("const {ty} *{restrict}{name}");
+                    params.push(Some(Param { declaration, value: self.buffer(*b, "const ", ty) }));
+                    expressions.push(name);
+                }
+            }
+        }
+        let mut args = expressions.clone();
+        args.push("out".into());
+        for table in &k.tables {
+            expressions.push(self.constant(*table));
+            params.push(None);
+        }
+        expressions.push("out".into());
+        let mut w = Writer::default();
+        let (used, inner) = if k.implementation == NEST {
+            let mut printer = nest::Printer::new(&k.nest, &mut self.helpers, &expressions);
+            printer.block(&mut w, &k.nest.body);
+            (printer.used, String::new())
+        } else {
+            let mut t = Template {
+                kernel: k,
+                helpers: &mut self.helpers,
+                name: &function,
+                args: &args,
+                functions: String::new(),
+                used: Default::default(),
+            };
+            let body = t.body(&mut w);
+            let (used, inner) = (t.used, t.functions);
+            body.ok_or_else(|| self.refuse(i, k))?;
+            (used, inner)
+        };
+        let body = w.finish();
+        let mut pass: Vec<Param> =
+            params.into_iter().enumerate().filter(|(j, _)| used.contains(j)).filter_map(|(_, p)| p).collect();
+        if let Some(scratch) = k.scratch.filter(|_| body.contains("scratch")) {
+            let declaration = format!("void *{restrict}scratch");
+            pass.push(Param { declaration, value: self.buffer(scratch, "", "void") });
+        }
+        let ty = consts::c_type(k.out_type.dtype);
+        pass.push(Param { declaration: format!("{ty} *{restrict}out"), value: self.buffer(k.out, "", ty) });
+        let declarations: Vec<&str> = pass.iter().map(|p| p.declaration.as_str()).collect();
+        let values: Vec<&str> = pass.iter().map(|p| p.value.as_str()).collect();
+        functions.push_str(&inner);
+        self.comment(k, functions);
+        let _ = writeln!(functions, "static void {function}({}) {{", declarations.join(", "));
+        for line in body.lines() {
+            let indent = if line.is_empty() || line.starts_with('#') { "" } else { "    " };
+            let _ = writeln!(functions, "{indent}{line}");
+        }
+        functions.push_str("}\n\n");
+        Ok(format!("{function}({});", values.join(", ")))
+    }
+
+    /// The comment before a kernel: where it comes from, what it computes on what shapes, and how.
+    fn comment(&self, k: &Kernel, out: &mut String) {
+        let types: Vec<String> = k.arg_types.iter().map(|t| t.to_string()).collect();
+        let from: Vec<String> = k.origin.iter().map(|n| names::comment(n)).collect();
+        let _ = writeln!(out, "/* {}: {} -> {}", k.op.name(), types.join(", "), k.out_type);
+        let macs = if k.macs > 0 { format!(", {} multiply-accumulates", k.macs) } else { String::new() };
+        let _ = writeln!(out, " * by {}{macs}", k.implementation);
+        let mut line = String::from(" * from");
+        for (i, name) in from.iter().enumerate() {
+            if line.len() + name.len() > 116 && i > 0 {
+                let _ = writeln!(out, "{line}");
+                line = String::from(" *     ");
+            }
+            line.push(' ');
+            line.push_str(name);
+            if i + 1 < from.len() {
+                line.push(',');
+            }
+        }
+        // A name that ends in a star must not meet the slash.
+        let _ = writeln!(out, "{line}\n */");
+    }
+
+    /// Whether the catalogue makes the offer that the plan was built on.
+    fn check(&self, i: usize, k: &Kernel) -> Result<(), EmitError> {
+        if k.implementation == NEST {
+            return Ok(());
+        }
+        let is_const: Vec<bool> = k.args.iter().map(|a| matches!(a, Arg::Const(_))).collect();
+        let spec = KernelSpec { op: &k.op, arg_types: &k.arg_types, is_const: &is_const, out_type: &k.out_type };
+        let entry = CATALOGUE.iter().find(|e| e.id == k.implementation);
+        let offer = entry.and_then(|e| (e.offer)(&spec, self.target)).ok_or_else(|| self.refuse(i, k))?;
+        let packed = k.args.iter().zip(&offer.packings).all(|(arg, packing)| match arg {
+            Arg::Const(c) => &self.plan.constant(*c).packing == packing,
+            Arg::Buffer(_) => true,
+        });
+        let room = k.scratch.map_or(0, |b| self.plan.buffer(b).bytes) >= offer.scratch_bytes;
+        if packed && room { Ok(()) } else { Err(self.refuse(i, k)) }
+    }
+
+    fn refuse(&self, i: usize, k: &Kernel) -> EmitError {
+        EmitError::Implementation { kernel: i, id: k.implementation.into(), target: self.target.name.clone() }
+    }
+
+    /// Whether a kernel's output shares memory with something it reads.
+    fn overlaps(&self, k: &Kernel) -> bool {
+        let out = self.plan.buffer(k.out);
+        let inputs = k.args.iter().filter_map(|a| match a {
+            Arg::Buffer(b) => Some(*b),
+            Arg::Const(_) => None,
+        });
+        inputs.chain(k.scratch).any(|b| {
+            let other = self.plan.buffer(b);
+            match (out.offset, other.offset) {
+                (Some(a), Some(b)) => a < b + other.bytes && b < a + out.bytes,
+                _ => b == k.out,
+            }
+        })
+    }
+
+    /// A buffer's address as a pointer of a type.
+    fn buffer(&self, b: BufferId, qualifier: &str, ty: &str) -> String {
+        if let Some(at) = self.plan.buffer(b).offset {
+            let cast = if ty == "void" { String::new() } else { format!("({qualifier}{ty} *)") };
+            let via = if ty == "void" || ty == "uint8_t" { "" } else { "(void *)" };
+            return format!("{cast}{via}(base + {at})");
+        }
+        let position = |ports: &[PlanPort]| ports.iter().position(|p| p.buffer == b);
+        match (position(&self.plan.inputs), position(&self.plan.outputs)) {
+            (Some(i), _) => format!("input_{i}"),
+            (None, Some(i)) => format!("output_{i}"),
+            (None, None) => unreachable!("the plan's verifier gives every other buffer an offset"),
+        }
+    }
+
+    /// The pointer to a constant's data, which is defined at its first use.
+    fn constant(&mut self, id: ConstId) -> String {
+        if let Some(pointer) = self.pointer_of.get(&id) {
+            return pointer.clone();
+        }
+        let constant = self.plan.constant(id);
+        let packed = constant.packed();
+        let key = (packed.dtype(), packed.bytes().to_vec());
+        let pointer = match self.array_of.get(&key) {
+            Some(pointer) => pointer.clone(),
+            None => {
+                let name = format!("{}_c{}", self.name, self.array_of.len());
+                let origin: Vec<String> = constant.origin.iter().map(|n| names::comment(n)).collect();
+                let array = consts::array(&name, &packed, self.plan.alignment.max(4), &origin.join(", "));
+                self.arrays.push_str(&array.definition);
+                self.arrays.push('\n');
+                self.array_of.insert(key, array.pointer.clone());
+                array.pointer
+            }
+        };
+        self.pointer_of.insert(id, pointer.clone());
+        pointer
+    }
+}
+
+/// The name of an argument in a kernel's function.
+fn arg_name(k: &Kernel, j: usize) -> String {
+    match k.op.own_inputs() {
+        Some(own) if j >= own => format!("operand{}", j - own),
+        _ => format!("in{j}"),
+    }
+}

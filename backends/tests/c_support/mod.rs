@@ -1,0 +1,125 @@
+//! What the tests of the C backend share: small random graphs, and their way through lowering, C and a run.
+#![allow(dead_code)]
+
+use mcc_backends::c::exec::{self, Sample};
+use mcc_backends::c::{COptions, CSource};
+use mcc_backends::{c, targets};
+use mcc_ir::catalogue::Implementation;
+use mcc_ir::graph::{Graph, ValueId, origin};
+use mcc_ir::{DType, Op, Tensor, TensorType, eval};
+use mcc_passes::lower::{Io, lower};
+
+/// A small random number generator (xorshift), so that every failure repeats.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 11
+    }
+
+    /// A number of `0..n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub fn range(&mut self, lo: i64, hi: i64) -> i64 {
+        lo + (self.next() % (hi - lo + 1) as u64) as i64
+    }
+
+    /// A random tensor: the whole range of 8-bit types, moderate numbers of wider ones.
+    pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
+        let ty = TensorType::new(dtype, shape);
+        let n = ty.elements();
+        let (lo, hi) = match dtype {
+            DType::I8 => (-128, 127),
+            DType::U8 => (0, 255),
+            DType::Bool => (0, 1),
+            _ => (-2000, 2000),
+        };
+        if dtype.is_float() {
+            let values: Vec<f64> = (0..n).map(|_| self.range(-4096, 4096) as f64 / 512.0).collect();
+            return Tensor::from_f64(ty, &values);
+        }
+        let values: Vec<i64> = (0..n).map(|_| self.range(lo, hi)).collect();
+        Tensor::from_i64(ty, &values)
+    }
+}
+
+/// A graph of one operator; `inputs` are graph inputs where the flag is set, else constants.
+pub fn single(op: Op, inputs: &[(Tensor, bool)]) -> (Graph, Vec<Tensor>) {
+    let mut g = Graph::new("test");
+    let mut given = Vec::new();
+    let mut ids: Vec<ValueId> = Vec::new();
+    for (i, (t, input)) in inputs.iter().enumerate() {
+        let name = format!("t{i}");
+        ids.push(if *input {
+            given.push(t.clone());
+            g.add_input(name, t.ty().clone())
+        } else {
+            g.add_const(t.clone(), origin(&name))
+        });
+    }
+    let node = g.add_node(op, ids, origin("node")).expect("the operator takes its inputs");
+    g.add_output("y", node);
+    (g, given)
+}
+
+/// Emits a graph for a target with a catalogue.
+pub fn compile(g: &Graph, target: &str, catalogue: &[Implementation], io: Io) -> CSource {
+    let target = targets::find(target).unwrap();
+    let plan = lower(g, target, catalogue, io).unwrap();
+    c::emit(&plan, target, &COptions { name: "m".into() }).unwrap()
+}
+
+pub fn bytes(tensors: &[Tensor]) -> Sample {
+    tensors.iter().map(|t| t.bytes().to_vec()).collect()
+}
+
+/// The strict flags and the sanitizers.
+pub fn checked() -> Vec<&'static str> {
+    [exec::STRICT, exec::SANITIZED].concat()
+}
+
+/// Whether the host's compiler is there; where it is not, the test is skipped loudly, and fails in CI.
+pub fn installed(tool: &str) -> bool {
+    let found = std::process::Command::new(tool).arg("--version").output().is_ok();
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
+        eprintln!("SKIPPED: {tool} is not installed");
+    }
+    found
+}
+
+/// Runs a graph's C on the host under the sanitizers and compares with the evaluator: bit for bit, or within `bound` of
+/// the largest magnitude for floats.
+pub fn agrees(g: &Graph, c: &CSource, inputs: &[Tensor], bound: f32) {
+    let expected = eval::run(g, inputs).unwrap();
+    let out = exec::run_host(c, &[bytes(inputs)], &checked()).unwrap_or_else(|e| panic!("{e}\n{}", c.source));
+    same(&expected, &out[0], bound, &c.source);
+}
+
+pub fn same(expected: &[Tensor], found: &Sample, bound: f32, source: &str) {
+    for (e, f) in expected.iter().zip(found) {
+        let f = Tensor::from_bytes(e.ty().clone(), f.clone()).unwrap();
+        if bound == 0.0 || !e.dtype().is_float() {
+            if e.bytes() != f.bytes() {
+                let at = e.to_f64().iter().zip(f.to_f64()).position(|(a, b)| *a != b && !(a.is_nan() && b.is_nan()));
+                if let Some(at) = at {
+                    panic!("element {at}: {} instead of {}\n{source}", f.to_f64()[at], e.to_f64()[at]);
+                }
+            }
+            continue;
+        }
+        let size = e.to_f32().iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (at, (a, b)) in e.to_f32().iter().zip(f.to_f32()).enumerate() {
+            assert!((a - b).abs() <= bound * size, "element {at}: {b} instead of {a}\n{source}");
+        }
+    }
+}
