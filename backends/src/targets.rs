@@ -17,9 +17,8 @@ const FILES: [&str; 11] = [
     include_str!("../targets/host.toml"),
 ];
 
-static ALL: LazyLock<Vec<Target>> = LazyLock::new(|| {
-    FILES.iter().map(|text| Target::parse(text).expect("the embedded targets are tested")).collect()
-});
+static ALL: LazyLock<Vec<Target>> =
+    LazyLock::new(|| FILES.iter().map(|text| Target::parse(text).expect("the embedded targets are tested")).collect());
 
 /// A target that is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,10 +46,10 @@ pub fn all() -> &'static [Target] {
 /// # Errors
 /// Where there is none; the error lists all names.
 pub fn find(name: &str) -> Result<&'static Target, UnknownTarget> {
-    all().iter().find(|t| t.name == name || t.aliases.iter().any(|a| a == name)).ok_or_else(|| UnknownTarget {
-        name: name.into(),
-        known: all().iter().map(|t| t.name.clone()).collect(),
-    })
+    all()
+        .iter()
+        .find(|t| t.name == name || t.aliases.iter().any(|a| a == name))
+        .ok_or_else(|| UnknownTarget { name: name.into(), known: all().iter().map(|t| t.name.clone()).collect() })
 }
 
 #[cfg(test)]

@@ -127,7 +127,8 @@ fn casts_have_the_evaluators_bits() {
     if !installed("cc") {
         return;
     }
-    let to = [DType::F32, DType::F16, DType::BF16, DType::I64, DType::I32, DType::I16, DType::I8, DType::U8, DType::Bool];
+    let to =
+        [DType::F32, DType::F16, DType::BF16, DType::I64, DType::I32, DType::I16, DType::I8, DType::U8, DType::Bool];
     let halves: Vec<i64> = (0..65536).filter(|h| h & 0x7c00 != 0x7c00 || h & 0x3ff == 0).collect();
     let bits: Vec<u8> = halves.iter().flat_map(|h| (*h as u16).to_le_bytes()).collect();
     let half = Tensor::from_bytes(TensorType::new(DType::F16, [halves.len()]), bits).unwrap();
@@ -139,7 +140,9 @@ fn casts_have_the_evaluators_bits() {
         Tensor::from_i64(TensorType::new(DType::I32, [300]), &integers),
         Tensor::from_i64(TensorType::new(DType::I8, [300]), &integers),
     ] {
-        let ops = to.iter().map(|t| Op::Map(vec![Step::Cast(*t)])).collect();
+        // On a target, 64-bit integers hold 32-bit values.
+        let narrow = |t: &&DType| **t != DType::I64 || !from.dtype().is_float();
+        let ops = to.iter().filter(narrow).map(|t| Op::Map(vec![Step::Cast(*t)])).collect();
         everywhere(&fan(ops, &[from.clone()]), &[from]);
     }
 }

@@ -93,7 +93,13 @@ fn conv(case: Case, x: DType, seed: u64) -> (mcc_ir::Graph, Vec<Tensor>) {
         pad: case.pad,
         dilation: case.dilation,
         groups: if case.depthwise { channels } else { 1 },
-        pad_value: if float { 0 } else if x == DType::U8 { 131 } else { -128 },
+        pad_value: if float {
+            0
+        } else if x == DType::U8 {
+            131
+        } else {
+            -128
+        },
         bias: case.bias,
         post,
     };
@@ -158,10 +164,15 @@ fn matmuls(types: &[DType]) -> Vec<(mcc_ir::Graph, Vec<Tensor>)> {
     let mut all = Vec::new();
     for &x in types {
         let float = x == DType::F32;
-        for (i, (shape, n, bias)) in
-            [(&[1, 16][..], 8, true), (&[1, 13], 5, true), (&[7, 12], 6, false), (&[2, 2, 9], 3, true), (&[3, 4], 1, true)]
-                .into_iter()
-                .enumerate()
+        for (i, (shape, n, bias)) in [
+            (&[1, 16][..], 8, true),
+            (&[1, 13], 5, true),
+            (&[7, 12], 6, false),
+            (&[2, 2, 9], 3, true),
+            (&[3, 4], 1, true),
+        ]
+        .into_iter()
+        .enumerate()
         {
             let r = &mut Random::new(100 + i as u64);
             let k = *shape.last().unwrap();
@@ -205,7 +216,11 @@ fn residual_epilogues_read_before_they_write() {
     let post = vec![
         Step::Requant { rounding: Rounding::F32HalfEven, zero: 3, lo: -128, hi: 127, dtype: DType::I8 },
         Step::Dequant(q),
-        Step::Binary { op: Binary::Add, swapped: false, dequant: Some(QuantParams { scale: F32(0.07), zero_point: -4 }) },
+        Step::Binary {
+            op: Binary::Add,
+            swapped: false,
+            dequant: Some(QuantParams { scale: F32(0.07), zero_point: -4 }),
+        },
         Step::Quant { q: QuantParams { scale: F32(0.1), zero_point: -128 }, lo: -128, hi: 127, dtype: DType::I8 },
     ];
     let op = Conv2d {

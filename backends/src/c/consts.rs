@@ -1,8 +1,8 @@
 //! Constant arrays and literals.
 
 use super::writer::Writer;
-use mcc_ir::dtype::DType;
 use mcc_ir::Tensor;
+use mcc_ir::dtype::DType;
 
 /// The C type of an element; `bool` is a byte of 0 or 1, and half-precision types are their bits.
 pub fn c_type(dtype: DType) -> &'static str {

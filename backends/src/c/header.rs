@@ -53,7 +53,9 @@ pub fn print(plan: &Plan, target: &Target, name: &str) -> String {
     if in_arena(&plan.inputs) || in_arena(&plan.outputs) {
         w.line(" * Inputs and outputs live in the arena: pass arena + offset. The run may overwrite an input.");
     } else {
-        w.line(" * Inputs and outputs live outside the arena, aligned for their types and apart; inputs stay as they are.");
+        w.line(
+            " * Inputs and outputs live outside the arena, aligned for their types and apart; inputs stay as they are.",
+        );
     }
     w.line(" * Nothing needs to survive in the arena between runs. */");
     w.line(format!("{};", prototype(plan, name)));

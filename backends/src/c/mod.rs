@@ -39,7 +39,9 @@ pub struct COptions {
 pub enum EmitError {
     #[error("`{name}` cannot name a C model: {reason}; choose another with --name")]
     Name { name: String, reason: &'static str },
-    #[error("kernel {kernel} asks for the implementation `{id}`, which the C backend does not offer for it on {target}")]
+    #[error(
+        "kernel {kernel} asks for the implementation `{id}`, which the C backend does not offer for it on {target}"
+    )]
     Implementation { kernel: usize, id: String, target: String },
 }
 
