@@ -92,7 +92,7 @@ fn functions_of_one_float_have_the_evaluators_bits() {
         Unary::Round,
     ];
     let x = Tensor::new([4000], &floats(4000));
-    everywhere(&fan(all.iter().map(|u| Op::unary(*u)).collect(), &[x.clone()]), &[x]);
+    everywhere(&fan(all.iter().map(|u| Op::unary(*u)).collect(), std::slice::from_ref(&x)), std::slice::from_ref(&x));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn casts_have_the_evaluators_bits() {
         // On a target, 64-bit integers hold 32-bit values.
         let narrow = |t: &&DType| **t != DType::I64 || !from.dtype().is_float();
         let ops = to.iter().filter(narrow).map(|t| Op::Map(vec![Step::Cast(*t)])).collect();
-        everywhere(&fan(ops, &[from.clone()]), &[from]);
+        everywhere(&fan(ops, std::slice::from_ref(&from)), std::slice::from_ref(&from));
     }
 }
 
@@ -271,7 +271,7 @@ fn names_of_the_model_cannot_leave_their_comments_and_strings() {
     let x = Tensor::new([3], &[1f32, 2.0, 3.0]);
     for io in [Io::Arena, Io::Separate] {
         let c = compile(&g, "generic-c", CATALOGUE, io);
-        agrees(&g, &c, &[x.clone()], 0.0);
+        agrees(&g, &c, std::slice::from_ref(&x), 0.0);
     }
 }
 

@@ -595,10 +595,6 @@ impl Helpers {
         Helpers { prefix: prefix.into(), used: BTreeSet::new() }
     }
 
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     /// The C name of a helper, which is then emitted.
     pub fn get(&mut self, name: &'static str) -> String {
         self.mark(name);
