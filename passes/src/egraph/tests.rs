@@ -350,7 +350,7 @@ fn left_side(rule: &str, b: &mut Build) -> ValueId {
         "softmax-of-transpose" => {
             let x = b.random_transpose(3);
             let axis = b.r.range(0, 2);
-            b.node(Op::Softmax(Softmax { axis, log: b.g.len() % 2 == 0, dequant: None, post: vec![] }), &[x])
+            b.node(Op::Softmax(Softmax { axis, log: axis == 1, dequant: None, post: vec![] }), &[x])
         }
         "concat-of-transposes" => {
             let x = b.random_transpose(3);
