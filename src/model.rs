@@ -1,0 +1,129 @@
+//! A model on its way through the compiler, with every stage at hand.
+
+use crate::error::Result;
+use mcc_backends::{c, jit, targets};
+use mcc_frontend::ImportOptions;
+use mcc_ir::catalogue::Implementation;
+use mcc_ir::target::Backend;
+use mcc_ir::{Graph, Plan, Target};
+use mcc_passes::lower::{Io, lower};
+use mcc_passes::{Changed, PassCx, pass};
+use mcc_runtime::Session;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub target: Target,
+    /// Sizes of symbolic dimensions and shapes of inputs.
+    pub import: ImportOptions,
+    /// Where inputs and outputs live. Sessions always keep them outside.
+    pub io: Io,
+}
+
+impl Options {
+    /// For this machine.
+    pub fn host() -> Options {
+        Self::for_target("host").expect("the target `host` is built in")
+    }
+
+    /// For a named target; see `mcc targets`.
+    ///
+    /// # Errors
+    /// Where no target has this name or alias.
+    pub fn for_target(name: &str) -> Result<Options> {
+        Ok(Options { target: targets::find(name)?.clone(), import: ImportOptions::default(), io: Io::Arena })
+    }
+}
+
+/// What one pass did.
+#[derive(Clone, Debug)]
+pub struct PassRecord {
+    pub name: &'static str,
+    pub changed: bool,
+    pub time: Duration,
+    /// Live values after the pass.
+    pub values: usize,
+}
+
+/// A model after import and passes.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// ONNX, literally.
+    pub imported: Graph,
+    /// After `integerise`: what every executor computes.
+    pub integer: Graph,
+    /// The form that is lowered.
+    pub optimised: Graph,
+    pub target: Target,
+    pub io: Io,
+    pub passes: Vec<PassRecord>,
+}
+
+impl Model {
+    /// Imports an ONNX file and runs all passes for the target.
+    ///
+    /// # Errors
+    /// Where the file is no model that mcc supports.
+    pub fn load(path: impl AsRef<Path>, options: &Options) -> Result<Model> {
+        Self::from_graph(mcc_frontend::import_file(path, &options.import)?, options)
+    }
+
+    /// Runs all passes on a graph.
+    ///
+    /// # Errors
+    /// Where the graph breaks the IR's rules.
+    pub fn from_graph(imported: Graph, options: &Options) -> Result<Model> {
+        mcc_ir::verify::verify(&imported)?;
+        let mut graph = imported.clone();
+        let mut integer = imported.clone();
+        let mut passes = Vec::new();
+        let mut start = Instant::now();
+        pass::pipeline(&mut graph, &PassCx { target: &options.target }, |pass, changed, graph| {
+            let time = start.elapsed();
+            let changed = changed == Changed::Yes;
+            passes.push(PassRecord { name: pass.name(), changed, time, values: graph.len() });
+            if pass.name() == "integerise" {
+                integer = graph.clone();
+            }
+            start = Instant::now();
+        })?;
+        let (target, io) = (options.target.clone(), options.io);
+        Ok(Model { imported, integer, optimised: graph, target, io, passes })
+    }
+
+    /// The plan for the target.
+    ///
+    /// # Errors
+    /// Where an operator has no code on the target.
+    pub fn plan(&self) -> Result<Plan> {
+        Ok(lower(&self.optimised, &self.target, catalogue(&self.target), self.io)?)
+    }
+
+    /// The model compiled for this machine.
+    ///
+    /// # Errors
+    /// Where an operator has no code on this machine.
+    pub fn session(&self) -> Result<Session> {
+        let plan = lower(&self.optimised, &self.target, mcc_runtime::CATALOGUE, Io::Separate)?;
+        Ok(jit::compile(&plan)?)
+    }
+
+    /// The model as C for its target.
+    ///
+    /// # Errors
+    /// Where an operator has no code on the target, or `name` is no C identifier.
+    pub fn c_source(&self, name: &str) -> Result<c::CSource> {
+        let plan = lower(&self.optimised, &self.target, c::CATALOGUE, self.io)?;
+        Ok(c::emit(&plan, &self.target, &c::COptions { name: name.to_string() })?)
+    }
+}
+
+/// The kernel implementations that a target's backend offers.
+fn catalogue(target: &Target) -> &'static [Implementation] {
+    match target.backend {
+        Backend::C => c::CATALOGUE,
+        Backend::Jit => mcc_runtime::CATALOGUE,
+    }
+}
