@@ -20,7 +20,7 @@ pub enum Error {
     Run(#[from] mcc_runtime::RunError),
     /// No target has this name.
     #[error(transparent)]
-    Target(#[from] mcc_backends::targets::TargetError),
+    Target(#[from] mcc_backends::targets::UnknownTarget),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     /// A file beside the model is not what the command needs.
