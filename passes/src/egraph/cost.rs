@@ -12,6 +12,8 @@ use mcc_ir::{Target, ops};
 const KERNEL: f64 = 200.0;
 /// An operator on constants: nothing at run time, but the shorter derivation is preferred.
 const DERIVED: f64 = 1e-3;
+/// A byte stored, or read as an operand of an epilogue.
+const BYTE: f64 = 0.5;
 /// A reshape, which only renames.
 const RENAME: f64 = 1.0;
 
@@ -48,10 +50,10 @@ pub fn cycles(eg: &EGraph, node: &Node, _target: &Target) -> f64 {
         Op::Resize(_) => elements * 10.0,
         _ => elements * 3.0,
     };
-    let operands = inputs.len().saturating_sub(1) as f64;
-    let loads = if op.post().is_some() { elements * (1.0 + 0.5 * operands) } else { 0.0 };
+    let own = op.own_inputs().unwrap_or(inputs.len()).min(inputs.len());
+    let operands: usize = inputs[own..].iter().map(|t| t.bytes()).sum();
     let steps: f64 = op.post().map_or(0.0, |p| p.iter().map(step).sum());
-    KERNEL + body + loads + steps * elements
+    KERNEL + body + steps * elements + BYTE * (out.bytes() + operands) as f64
 }
 
 fn step(step: &Step) -> f64 {

@@ -1,7 +1,7 @@
 //! The language of the e-graph and its analysis.
 
 use egg::{Analysis, DidMerge, Id, Language};
-use mcc_ir::graph::ValueId;
+use mcc_ir::graph::{Graph, ValueId};
 use mcc_ir::op::Op;
 use mcc_ir::types::TensorType;
 use mcc_ir::{Tensor, ops};
@@ -97,6 +97,27 @@ pub type EGraph = egg::EGraph<Node, Types>;
 pub struct Types {
     /// The first ill-typed union.
     pub fault: Option<String>,
+    /// For each original value, the values that it depends on, itself included: bit v of word v / 64.
+    pub depends: Vec<Vec<u64>>,
+}
+
+impl Types {
+    /// Records what each value of the original graph depends on.
+    pub fn new(graph: &Graph) -> Types {
+        let words = graph.len().div_ceil(64);
+        let mut depends: Vec<Vec<u64>> = Vec::with_capacity(graph.len());
+        for (id, _) in graph.values() {
+            let mut set = vec![0; words];
+            set[id.index() / 64] |= 1 << (id.index() % 64);
+            if let Some((_, inputs)) = graph.node(id) {
+                for v in inputs {
+                    set.iter_mut().zip(&depends[v.index()]).for_each(|(a, b)| *a |= b);
+                }
+            }
+            depends.push(set);
+        }
+        Types { fault: None, depends }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -182,8 +203,11 @@ impl Rewriter<'_> {
         self.eg[id].nodes.iter().filter_map(|n| Some((n.op()?.clone(), n.children.clone()))).collect()
     }
 
-    /// Whether two ids are one class.
-    pub fn same(&self, a: Id, b: Id) -> bool {
-        self.eg.find(a) == self.eg.find(b)
+    /// Whether the original value that `a` stands for depends on the one that `b` stands for.
+    pub fn depends_on(&self, a: Id, b: Id) -> bool {
+        match (self.eg[a].data.carrier, self.eg[b].data.carrier) {
+            (Some(a), Some(b)) => self.eg.analysis.depends[a.index()][b.index() / 64] >> (b.index() % 64) & 1 == 1,
+            _ => false,
+        }
     }
 }

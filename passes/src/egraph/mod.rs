@@ -22,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 pub use rules::{Rule, all as rules};
 
 /// The e-graph stops growing at so many nodes.
-const NODE_LIMIT: usize = 200_000;
+const NODE_LIMIT: usize = 100_000;
 /// Rounds of all rules.
 const ROUND_LIMIT: usize = 40;
 
@@ -79,7 +79,7 @@ pub fn optimise(graph: &Graph, target: &Target, rules: &[Rule]) -> Result<(Graph
 /// The e-graph of the live values of a graph, and the class of each.
 fn load(graph: &Graph) -> (EGraph, HashMap<ValueId, Id>) {
     let live = graph.live();
-    let mut eg = EGraph::new(Types::default());
+    let mut eg = EGraph::new(Types::new(graph));
     let mut class_of = HashMap::new();
     for (id, value) in graph.values() {
         if !live[id.index()] {

@@ -81,10 +81,20 @@ fn float_products(cx: &Rewriter<'_>, id: Id) -> Vec<(Op, Vec<Id>)> {
     if cx.ty(id).dtype != DType::F32 {
         return vec![];
     }
-    let bare = |op: &Op| {
-        matches!(op, Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::MatMul(_)) && op.post().is_some_and(Vec::is_empty)
-    };
-    cx.ops(id).into_iter().filter(|(op, _)| bare(op)).collect()
+    cx.ops(id).into_iter().filter(|(op, _)| is_bare_product(op)).collect()
+}
+
+fn is_bare_product(op: &Op) -> bool {
+    matches!(op, Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::MatMul(_)) && op.post().is_some_and(Vec::is_empty)
+}
+
+/// Whether a constant holds one value, or one a channel, of a product's result.
+fn is_per_channel(cx: &Rewriter<'_>, constant: Id, op: &Op, result: Id) -> bool {
+    let (ty, result) = (cx.ty(constant), cx.ty(result));
+    let axis = channel_axis(op, result.rank());
+    let Some(lead) = result.rank().checked_sub(ty.rank()) else { return false };
+    let fits = |(i, &d): (usize, &usize)| d == 1 || (i + lead == axis && d == result.shape[axis]);
+    cx.is_const(constant) && result.dtype == DType::F32 && ty.shape.iter().enumerate().all(fits)
 }
 
 /// The dimension of a product's result that counts output channels.
@@ -98,14 +108,11 @@ fn channel_axis(op: &Op, rank: usize) -> usize {
 
 /// A constant that holds one value, or one a channel, as a tensor `[channels]`.
 fn per_channel(cx: &mut Rewriter<'_>, constant: Id, op: &Op, result: Id) -> Option<Id> {
-    let (ty, result) = (cx.ty(constant).clone(), cx.ty(result).clone());
-    let axis = channel_axis(op, result.rank());
-    let channels = result.shape[axis];
-    let lead = result.rank().checked_sub(ty.rank())?;
-    let fits = ty.shape.iter().enumerate().all(|(i, &d)| d == 1 || (i + lead == axis && d == channels));
-    if !fits || !cx.is_const(constant) {
+    if !is_per_channel(cx, constant, op, result) {
         return None;
     }
+    let (ty, result) = (cx.ty(constant).clone(), cx.ty(result));
+    let channels = result.shape[channel_axis(op, result.rank())];
     if ty.elements() == channels {
         return cx.add(Op::Reshape { shape: vec![channels] }, vec![constant], constant);
     }
@@ -192,13 +199,26 @@ fn dequant_into_operand(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id
 }
 
 /// A chain over the result of an operator with an epilogue becomes part of the epilogue.
+///
+/// Not where an operand depends on that result, which would have to be computed twice; and not a constant scale or bias of a
+/// product, which goes into its weights.
 fn steps_into_producer(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(Op::Map(steps)) = node.op() else { return vec![] };
     if cx.is_const(class) {
         return vec![];
     }
+    let producer = node.children[0];
+    let recomputes = node.children[1..].iter().any(|c| cx.depends_on(*c, producer));
+    let scale = match (&steps[0], node.children.get(1)) {
+        (Step::Binary { op: Binary::Add | Binary::Mul, dequant: None, .. }, Some(c)) => Some(*c),
+        _ => None,
+    };
     let mut found = vec![];
-    for (mut op, mut children) in cx.ops(node.children[0]) {
+    for (mut op, mut children) in cx.ops(producer) {
+        let folds = scale.is_some_and(|c| is_bare_product(&op) && is_per_channel(cx, c, &op, producer));
+        if folds || (recomputes && !matches!(op, Op::Map(_))) {
+            continue;
+        }
         let Some(post) = op.post_mut() else { continue };
         if post.len() + steps.len() > MAX_STEPS {
             continue;
