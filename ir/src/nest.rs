@@ -204,6 +204,12 @@ impl NestBuilder {
         &self.nest.args[arg]
     }
 
+    /// A variable that no loop of this nest binds: whoever runs the nest gives it a value.
+    pub fn free_var(&mut self) -> Var {
+        self.nest.vars += 1;
+        Var(self.nest.vars - 1)
+    }
+
     /// A loop of `extent` iterations; none is emitted for an extent of 1 (the variable is then constant 0).
     pub fn repeat(&mut self, extent: usize, body: impl FnOnce(&mut NestBuilder, Index)) {
         if extent == 1 {

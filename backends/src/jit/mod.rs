@@ -8,6 +8,7 @@
 //! Invariants: code is free of traps, libcalls and imports; all functions are defined before the one finalisation; dropping
 //! the session frees the code's memory.
 
+mod call;
 mod coalesce;
 mod nest;
 mod vector;
@@ -18,10 +19,11 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
-use mcc_ir::DType;
 use mcc_ir::catalogue::NEST;
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan};
+use mcc_ir::{DType, TensorType};
+use mcc_runtime::kernels::Prepared;
 use mcc_runtime::{AlignedBytes, CompiledCode, Layout, Place, Session};
 use nest::{Emitter, Pointer};
 
@@ -65,12 +67,19 @@ pub fn compile(plan: &Plan) -> Result<Session, Error> {
     let layout = Layout::of(plan);
     check(plan, &layout)?;
     let (constants, offsets) = lay_out_constants(plan);
-    let mut code = Code { module: Some(module()?), entry: None };
+    let mut code = Code { module: Some(module()?), entry: None, _kernels: vec![] };
     let module = code.module.as_mut().expect("just made");
     let mut compiler = Compiler::new(module, plan, &layout, &offsets);
     let mut functions = Vec::with_capacity(plan.kernels.len());
     for (i, kernel) in plan.kernels.iter().enumerate() {
-        functions.push(compiler.kernel(i, kernel)?);
+        functions.push(if kernel.implementation == NEST {
+            compiler.kernel(i, kernel)?
+        } else {
+            let prepared = call::prepared(plan, kernel)?;
+            let function = compiler.call(i, kernel, &prepared)?;
+            code._kernels.push(prepared);
+            function
+        });
     }
     let entry = compiler.entry(&functions)?;
     module.finalize_definitions()?;
@@ -89,6 +98,8 @@ type Entry = unsafe extern "C" fn(*mut u8, *const u8, *const *mut u8);
 struct Code {
     module: Option<JITModule>,
     entry: Option<Entry>,
+    /// Parameters of the runtime's kernels, whose addresses are in the code.
+    _kernels: Vec<Prepared>,
 }
 
 // SAFETY: the code is compiled from a verified plan, by its loop nests and the runtime's kernels.
@@ -164,6 +175,12 @@ fn check(plan: &Plan, layout: &Layout) -> Result<(), Error> {
         let args: Vec<Arg> = arguments(kernel).collect();
         if args.len() != kernel.nest.args.len() || kernel.args.len() != kernel.nest.inputs {
             return Err(Error::Plan(format!("{} and its nest disagree on the arguments", name_of(kernel))));
+        }
+        let declared = kernel.arg_types.iter().chain([&kernel.out_type]);
+        let inputs = &kernel.nest.args[..kernel.nest.inputs];
+        let sizes = |t: &TensorType| (t.dtype, t.elements());
+        if !declared.map(sizes).eq(inputs.iter().chain(kernel.nest.args.last()).map(sizes)) {
+            return Err(Error::Plan(format!("{} and its nest disagree on the types", name_of(kernel))));
         }
         for (arg, ty) in args.iter().zip(&kernel.nest.args) {
             match ty.dtype {
@@ -262,11 +279,8 @@ impl<'a> Compiler<'a> {
         })
     }
 
+    /// Defines a kernel by its loop nest.
     fn kernel(&mut self, index: usize, kernel: &Kernel) -> Result<FuncId, Error> {
-        if kernel.implementation != NEST {
-            let reason = format!("there is no implementation \"{}\"", kernel.implementation);
-            return Err(Error::Unsupported { kernel: name_of(kernel), reason });
-        }
         let (plan, layout, offsets) = (self.plan, self.layout, self.offsets);
         if let Some(c) = kernel.args.iter().find_map(|a| packed(plan, a)) {
             return Err(Error::Plan(format!("{} reads {c}, which is packed, by its nest", name_of(kernel))));

@@ -114,7 +114,7 @@ impl<'a, 'f> Emitter<'a, 'f> {
         self.regs[reg.0 as usize].expect("a register is defined before its use")
     }
 
-    fn var(&self, var: Var) -> Value {
+    pub fn var(&self, var: Var) -> Value {
         self.vars[var.0 as usize].expect("a loop variable is used inside its loop")
     }
 

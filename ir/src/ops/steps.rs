@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::math;
-use crate::nest::{Expr, Index, NestBuilder, linear, scalar_type};
+use crate::nest::{Expr, Index, Nest, NestBuilder, Var, linear, scalar_type};
 use crate::op::{Binary, Rounding, Step, Unary};
 use crate::requant;
 use crate::scalar::{BinOp, Eval, ScalarType, Scalars, UnOp};
@@ -228,6 +228,32 @@ fn advance(at: &mut [usize], shape: &[usize], offsets: &mut [usize], operands: &
         offsets.iter_mut().zip(operands).for_each(|(o, (_, strides))| *o -= strides[d] * shape[d]);
         at[d] = 0;
     }
+}
+
+/// The epilogue of an operator as a nest of its own, for kernels whose accumulators are computed by other means.
+///
+/// Arguments: accumulators of element type `start`, the epilogue's operands, the output. The first `outer` dimensions of
+/// the output are fixed by the returned variables, which no loop binds. Accumulators are of the output's shape where
+/// `whole`, else of its inner dimensions only.
+pub fn epilogue(
+    steps: &[Step],
+    start: DType,
+    operands: &[&TensorType],
+    out: &TensorType,
+    outer: usize,
+    whole: bool,
+) -> (Nest, Vec<Var>) {
+    let from = if whole { 0 } else { outer };
+    let accumulators = TensorType::new(start, out.shape[from..].to_vec());
+    let inputs: Vec<&TensorType> = [&accumulators].into_iter().chain(operands.iter().copied()).collect();
+    let mut b = NestBuilder::new(&inputs, out);
+    let fixed: Vec<Var> = (0..outer).map(|_| b.free_var()).collect();
+    b.repeat_shape(&out.shape[outer..], |b, inner| {
+        let at: Vec<Index> = fixed.iter().map(|v| Index::var(*v)).chain(inner.iter().cloned()).collect();
+        let value = b.load(0, linear(&at[from..], &accumulators.strides()));
+        store(b, steps, start, value, &at, 1);
+    });
+    (b.finish(), fixed)
 }
 
 /// Applies an epilogue inside a nest and stores the result at `at`. The operands are the arguments from `first` on.

@@ -1,0 +1,268 @@
+//! Every implementation of the runtime's catalogue against the evaluator.
+
+mod jit_support;
+
+use jit_support::*;
+use mcc_backends::jit;
+use mcc_ir::catalogue::Implementation;
+use mcc_ir::op::*;
+use mcc_ir::plan::{Arg, BufferKind};
+use mcc_ir::types::{F32, QuantParams};
+use mcc_ir::{DType, Tensor, TensorType};
+use mcc_runtime::CATALOGUE;
+use proptest::prelude::*;
+
+fn implementation(id: &str) -> &'static Implementation {
+    CATALOGUE.iter().find(|i| i.id == id).expect("an implementation of this name")
+}
+
+/// Numerics' bound on reordered sums of `f32`.
+const BOUND: f64 = 1e-5;
+
+/// Runs an operator under an implementation; integers must be equal, floats within the bound.
+fn check(id: &str, op: &Op, operands: &[Operand]) {
+    let want = expected(op, operands);
+    for inside in [false, true] {
+        let Some(mut plan) = implement(op_plan(op, operands, inside), implementation(id)) else {
+            panic!("{id} does not offer itself for {op:?}");
+        };
+        compare(id, op, operands, &want, &plan);
+        // The output placed upon a residual that dies here.
+        let out = plan.kernels[0].out;
+        let lent = plan.kernels[0].args.clone().into_iter().skip(1).find_map(|a| match a {
+            Arg::Buffer(b) => Some(b),
+            Arg::Const(_) => None,
+        });
+        if let (true, Some(lent)) = (inside && !matches!(op, Op::MatMul(m) if m.post.is_empty()), lent)
+            && plan.buffer(lent).bytes == plan.buffer(out).bytes
+            && op.post().is_some_and(|p| p.iter().any(Step::takes_operand))
+        {
+            assert!(matches!(plan.buffer(lent).kind, BufferKind::Input(_)));
+            plan.buffers[out.index()].offset = plan.buffer(lent).offset;
+            compare(id, op, operands, &want, &plan);
+        }
+    }
+}
+
+fn compare(id: &str, op: &Op, operands: &[Operand], want: &Tensor, plan: &mcc_ir::Plan) {
+    let got = jit::compile(plan).expect("a plan that compiles").run_tensors(&inputs(operands)).expect("a valid call");
+    if want.dtype().is_float() {
+        let distance = distance(&got[0], want);
+        assert!(distance <= BOUND, "{id} is off by {distance:e} for {op:?}");
+    } else {
+        assert_eq!(difference(&got[0], want), None, "{id} for {op:?}");
+    }
+}
+
+/// What follows the accumulators.
+#[derive(Clone, Copy, Debug)]
+enum Post {
+    None,
+    Activation,
+    /// Relu after adding a tensor of the output's shape.
+    Residual,
+}
+
+/// Steps over an accumulator, and their operands; `channels` last in the output `shape`.
+fn epilogue(post: Post, float: bool, single: bool, shape: &[usize], seed: u64) -> (Vec<Step>, Vec<Operand>) {
+    let channels = shape[shape.len() - 1];
+    let add = |dequant| Step::Binary { op: Binary::Add, swapped: false, dequant };
+    let relu = Step::Unary(Unary::Relu);
+    if float {
+        let residual = || Operand::Input(random(&TensorType::new(DType::F32, shape), seed));
+        return match post {
+            Post::None => (vec![], vec![]),
+            Post::Activation => (vec![relu], vec![]),
+            Post::Residual => (vec![add(None), relu], vec![residual()]),
+        };
+    }
+    let q = QuantParams { scale: F32(0.07), zero_point: 5 };
+    let requant = if single {
+        let multipliers: Vec<i32> = (0..channels).map(|c| (1 << 20) + 12345 * c as i32).collect();
+        let rounding = Rounding::Single { shift: 3 };
+        let step = Step::Requant { rounding, zero: -3, lo: -128, hi: 127, dtype: DType::I8 };
+        (step, Operand::Const(Tensor::new([channels], &multipliers)))
+    } else {
+        let scales: Vec<f32> = (0..channels).map(|c| 1e-3 + 1e-4 * c as f32).collect();
+        let step = Step::Requant { rounding: Rounding::F32HalfEven, zero: -3, lo: -128, hi: 127, dtype: DType::I8 };
+        (step, Operand::Const(Tensor::new([channels], &scales)))
+    };
+    match post {
+        Post::None => (vec![], vec![]),
+        Post::Activation => (vec![requant.0], vec![requant.1]),
+        Post::Residual => {
+            let quant = Step::Quant { q, lo: -128, hi: 127, dtype: DType::I8 };
+            let residual = Operand::Input(random(&TensorType::new(DType::I8, shape), seed));
+            (vec![requant.0, Step::Dequant(q), add(Some(q)), quant], vec![requant.1, residual])
+        }
+    }
+}
+
+fn post() -> impl Strategy<Value = Post> {
+    prop_oneof![Just(Post::None), Just(Post::Activation), Just(Post::Residual)]
+}
+
+fn input_type() -> impl Strategy<Value = DType> {
+    prop_oneof![Just(DType::F32), Just(DType::I8), Just(DType::U8)]
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    dtype: DType,
+    batch: usize,
+    size: [usize; 2],
+    channels: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    pad: [usize; 4],
+    dilation: [usize; 2],
+    pad_value: i32,
+    bias: bool,
+    post: Post,
+    single: bool,
+    seed: u64,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let geometry = (1usize..3, [5usize..12, 5usize..20], 1usize..21, [1usize..4, 1usize..4], [1usize..4, 1usize..3]);
+    let padding = ([0usize..3, 0usize..3, 0usize..3, 0usize..3], [1usize..3, 1usize..3], 0i32..100);
+    (geometry, padding, (input_type(), post(), any::<bool>(), any::<bool>(), any::<u64>())).prop_map(
+        |((batch, size, channels, kernel, stride), (pad, dilation, pad_value), (dtype, post, bias, single, seed))| {
+            let pad_value = if dtype == DType::F32 { 0 } else { pad_value };
+            Shape { dtype, batch, size, channels, kernel, stride, pad, dilation, pad_value, bias, post, single, seed }
+        },
+    )
+}
+
+/// A convolution of `out_channels`, with one input channel a group where `depthwise`.
+fn convolution(s: &Shape, depthwise: bool, out_channels: usize) -> (Op, Vec<Operand>) {
+    let float = s.dtype == DType::F32;
+    let weights = TensorType::new(
+        if float { DType::F32 } else { DType::I8 },
+        [out_channels, s.kernel[0], s.kernel[1], if depthwise { 1 } else { s.channels }],
+    );
+    let x = TensorType::new(s.dtype, [s.batch, s.size[0], s.size[1], s.channels]);
+    let mut op = Conv2d {
+        layout: Layout::Nhwc,
+        stride: s.stride,
+        pad: s.pad,
+        dilation: s.dilation,
+        groups: if depthwise { s.channels } else { 1 },
+        pad_value: s.pad_value,
+        bias: s.bias,
+        post: vec![],
+    };
+    let mut operands = vec![Operand::Input(random(&x, s.seed)), Operand::Const(random(&weights, s.seed ^ 1))];
+    if s.bias {
+        let ty = TensorType::new(if float { DType::F32 } else { DType::I32 }, [out_channels]);
+        operands.push(Operand::Const(random(&ty, s.seed ^ 2)));
+    }
+    let out = mcc_ir::ops::infer(&Op::Conv2d(op.clone()), &types(&operands)).expect("a valid convolution");
+    let (steps, more) = epilogue(s.post, float, s.single, &out.shape, s.seed ^ 3);
+    op.post = steps;
+    operands.extend(more);
+    (Op::Conv2d(op), operands)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn convolutions(s in shapes(), out_channels in 1usize..36) {
+        let (op, operands) = convolution(&s, false, out_channels);
+        check(if s.dtype == DType::F32 { "conv2d_f32" } else { "conv2d_i8" }, &op, &operands);
+    }
+
+    #[test]
+    fn pointwise_convolutions(s in shapes(), out_channels in 1usize..36) {
+        let s = Shape { kernel: [1, 1], stride: [1, 1], pad: [0; 4], ..s };
+        let (op, operands) = convolution(&s, false, out_channels);
+        check(if s.dtype == DType::F32 { "conv2d_f32" } else { "conv2d_i8" }, &op, &operands);
+    }
+
+    #[test]
+    fn depthwise_convolutions(s in shapes(), channels in 1usize..36) {
+        let s = Shape { channels, ..s };
+        let (op, operands) = convolution(&s, true, channels);
+        check(if s.dtype == DType::F32 { "depthwise_f32" } else { "depthwise_i8" }, &op, &operands);
+    }
+
+    #[test]
+    fn matrix_products(
+        dtype in input_type(), batch in 1usize..4, on_right: bool, constant: bool, trans_b: bool, bias: bool,
+        m in 1usize..15, k in 1usize..40, n in 1usize..40, post in post(), single: bool, seed: u64,
+    ) {
+        let float = dtype == DType::F32;
+        // Integers are only offered for packed weights.
+        let (on_right, constant, trans_b) = if float { (on_right, constant, trans_b) } else { (false, true, true) };
+        let right = if trans_b { [n, k] } else { [k, n] };
+        let right = if on_right { vec![batch, right[0], right[1]] } else { right.to_vec() };
+        let a = random(&TensorType::new(dtype, [batch, m, k]), seed);
+        let b = random(&TensorType::new(if float { DType::F32 } else { DType::I8 }, right), seed ^ 1);
+        let mut operands = vec![Operand::Input(a), if constant { Operand::Const(b) } else { Operand::Input(b) }];
+        if bias {
+            let ty = TensorType::new(if float { DType::F32 } else { DType::I32 }, [n]);
+            operands.push(Operand::Const(random(&ty, seed ^ 2)));
+        }
+        let (steps, more) = epilogue(post, float, single, &[batch, m, n], seed ^ 3);
+        operands.extend(more);
+        let op = Op::MatMul(MatMul { trans_b, bias, post: steps });
+        // The right side of the same size as the output is no residual.
+        let id = if float { "matmul_f32" } else { "matmul_i8" };
+        if float && !constant && matches!(post, Post::Residual) {
+            let plan = implement(op_plan(&op, &operands, true), implementation(id)).expect("an offer");
+            compare(id, &op, &operands, &expected(&op, &operands), &plan);
+        } else {
+            check(id, &op, &operands);
+        }
+    }
+
+    /// Batches of either side may be broadcast.
+    #[test]
+    fn broadcast_batches(a in 1usize..3, b in 1usize..3, m in 1usize..4, k in 1usize..5, n in 1usize..6, seed: u64) {
+        let left = random(&TensorType::new(DType::F32, [3 - a, 1, m, k]), seed);
+        let right = random(&TensorType::new(DType::F32, [1, b, k, n]), seed ^ 1);
+        let op = Op::MatMul(MatMul { trans_b: false, bias: false, post: vec![] });
+        check("matmul_f32", &op, &[Operand::Input(left), Operand::Input(right)]);
+    }
+}
+
+/// Sums beyond 32 bits wrap, as the specification says.
+#[test]
+fn integer_sums_wrap() {
+    let n = 16;
+    let a = Tensor::new([1, n], &[-128i8; 16]);
+    let b = Tensor::new([3, n], &[-128i8; 48]);
+    let bias = Tensor::new([3], &[i32::MAX, i32::MAX - 100, 0]);
+    let op = Op::MatMul(MatMul { trans_b: true, bias: true, post: vec![] });
+    check("matmul_i8", &op, &[Operand::Input(a), Operand::Const(b), Operand::Const(bias)]);
+}
+
+/// A plan whose constants or scratch memory are not what its implementation wants is refused.
+#[test]
+fn ill_packed_plans_are_refused() {
+    let x = random(&TensorType::new(DType::I8, [1, 4, 4, 3]), 1);
+    let w = random(&TensorType::new(DType::I8, [5, 3, 3, 3]), 2);
+    let op = Op::Conv2d(Conv2d {
+        layout: Layout::Nhwc,
+        stride: [1, 1],
+        pad: [1; 4],
+        dilation: [1, 1],
+        groups: 1,
+        pad_value: 0,
+        bias: false,
+        post: vec![Step::Cast(DType::I8)],
+    });
+    let operands = [Operand::Input(x), Operand::Const(w)];
+    let good = implement(op_plan(&op, &operands, true), implementation("conv2d_i8")).expect("an offer");
+    assert!(jit::compile(&good).is_ok());
+    let mut plan = good.clone();
+    plan.consts[0].packing = mcc_ir::packing::Packing::None;
+    assert_eq!(jit::compile(&plan).err().map(|e| e.code()), Some("E0503"));
+    let mut plan = good.clone();
+    plan.kernels[0].scratch = None;
+    assert_eq!(jit::compile(&plan).err().map(|e| e.code()), Some("E0503"));
+    let mut plan = good;
+    plan.kernels[0].implementation = "depthwise_i8";
+    assert_eq!(jit::compile(&plan).err().map(|e| e.code()), Some("E0502"));
+}
