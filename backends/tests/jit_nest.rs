@@ -461,5 +461,10 @@ fn malformed_plans_are_refused() {
     assert_eq!(refused(&|p| p.buffers[1].offset = Some(usize::MAX)), "E0503");
     assert_eq!(refused(&|p| p.kernels[0].args.clear()), "E0503");
     assert_eq!(refused(&|p| p.kernels[0].implementation = "none"), "E0502");
-    assert_eq!(refused(&|p| p.kernels[0].nest.args[0].dtype = DType::F16), "E0502");
+    assert_eq!(refused(&|p| p.kernels[0].nest.args[0].dtype = DType::I32), "E0503");
+    let half = |p: &mut mcc_ir::Plan| {
+        p.kernels[0].nest.args[0].dtype = DType::F16;
+        p.kernels[0].arg_types[0].dtype = DType::F16;
+    };
+    assert_eq!(refused(&half), "E0502");
 }

@@ -121,10 +121,10 @@ impl<X: Product> WindowKernel for Depthwise<X> {
                 acc[first..first + WIDTH].copy_from_slice(&sums);
                 first += WIDTH;
             }
-            for first in first..channels {
-                let mut sums = [bias.get(first).copied().unwrap_or_default()];
-                self.pixel::<1, WIDE>(step, column, first, x, w, &mut sums);
-                acc[first] = sums[0];
+            for (channel, acc) in acc.iter_mut().enumerate().skip(first) {
+                let mut sums = [bias.get(channel).copied().unwrap_or_default()];
+                self.pixel::<1, WIDE>(step, column, channel, x, w, &mut sums);
+                *acc = sums[0];
             }
         }
     }
