@@ -7,6 +7,7 @@ use crate::tensor::check_size;
 use mcc_ir::graph::{Graph, Origin};
 use mcc_ir::op::{Binary, Op, Step, Unary};
 use mcc_ir::{DType, Tensor, TensorType, ValueId, ops};
+use std::cell::Cell;
 
 /// Computed floats are folded up to this size, integers (shapes, indices) up to what is left of the budget.
 const SMALL: usize = 4096;
@@ -14,14 +15,15 @@ const SMALL: usize = 4096;
 pub(crate) struct Cx {
     pub graph: Graph,
     pub files: Files,
-    /// Bytes that folding may still produce.
-    budget: usize,
+    /// Bytes of constants that may still be read and produced, so that many nodes on one large constant cost no more than
+    /// a multiple of the file.
+    budget: Cell<usize>,
 }
 
 impl Cx {
     /// A context for a model of `file_size` bytes.
     pub fn new(graph: Graph, files: Files, file_size: usize) -> Cx {
-        Cx { graph, files, budget: file_size.saturating_mul(4).max(16 << 20) }
+        Cx { graph, files, budget: Cell::new(file_size.saturating_mul(4).max(16 << 20)) }
     }
 
     pub fn ty(&self, v: ValueId) -> &TensorType {
@@ -45,19 +47,28 @@ impl Cx {
     /// Quantisation is never folded, so that quantised weights stay as they are in the file.
     pub fn add(&mut self, op: Op, inputs: Vec<ValueId>, origin: &Origin) -> Result<ValueId> {
         let types: Vec<&TensorType> = inputs.iter().map(|v| self.graph.ty(*v)).collect();
+        let empty = |t: &TensorType| {
+            let help = "only constants may be empty, and only be moved and joined";
+            Fault::form(format!("{t} has no elements"), help)
+        };
+        let moves =
+            matches!(op, Op::Reshape { .. } | Op::Concat { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Map(_));
+        if let Some(t) = types.iter().find(|t| t.elements() == 0 && !moves) {
+            return Err(empty(t));
+        }
         let ty = ops::infer(&op, &types)?;
         check_size(&ty.shape)?;
-        let empty = types.into_iter().chain([&ty]).find(|t| t.elements() == 0).cloned();
+        let without = types.into_iter().chain([&ty]).find(|t| t.elements() == 0).cloned();
         if let Some(t) = self.fold(&op, &inputs, &ty) {
             return Ok(self.graph.add_const(t, origin.clone()));
         }
-        if let Some(empty) = empty {
-            return Err(Fault::form(format!("{empty} has no elements"), "only constants may be empty"));
+        if let Some(t) = without {
+            return Err(empty(&t));
         }
         Ok(self.graph.add_node(op, inputs, origin.clone())?)
     }
 
-    fn fold(&mut self, op: &Op, inputs: &[ValueId], ty: &TensorType) -> Option<Tensor> {
+    fn fold(&self, op: &Op, inputs: &[ValueId], ty: &TensorType) -> Option<Tensor> {
         let operands = inputs.iter().map(|v| self.graph.constant(*v)).collect::<Option<Vec<&Tensor>>>()?;
         match op {
             Op::Reshape { shape } => return Some(operands[0].reshaped(shape.clone())),
@@ -71,23 +82,22 @@ impl Cx {
         if operands.iter().any(|t| t.ty().elements() == 0) {
             return None;
         }
-        if (ty.dtype.is_float() && ty.elements() > SMALL) || ty.bytes() > self.budget {
+        let cost = ty.bytes() + operands.iter().map(|t| t.bytes().len()).sum::<usize>();
+        if (ty.dtype.is_float() && ty.elements() > SMALL) || self.charge(cost).is_err() {
             return None;
         }
-        let result = ops::eval(op, &operands, ty).ok()?;
-        self.budget -= ty.bytes();
-        Some(result)
+        ops::eval(op, &operands, ty).ok()
     }
 
-    /// Takes `bytes` of the budget for folded constants.
+    /// Takes `bytes` of the budget for constants.
     ///
     /// # Errors
     /// Where less is left.
-    pub fn charge(&mut self, bytes: usize) -> Result<()> {
-        let left = self.budget.checked_sub(bytes);
-        self.budget = left.ok_or_else(|| {
-            Fault::limit("constants computed at import exceed 16 MiB and four times the size of the model")
+    pub fn charge(&self, bytes: usize) -> Result<()> {
+        let left = self.budget.get().checked_sub(bytes).ok_or_else(|| {
+            Fault::limit("constants read and computed at import exceed 16 MiB and four times the size of the model")
         })?;
+        self.budget.set(left);
         Ok(())
     }
 
@@ -133,14 +143,16 @@ impl Cx {
     /// # Errors
     /// Where the value is computed at run time.
     pub fn known(&self, v: ValueId, what: &str) -> Result<&Tensor> {
-        self.graph.constant(v).ok_or_else(|| {
+        let found = self.graph.constant(v).ok_or_else(|| {
             let origin = self.graph.value(v).origin.first().map_or(String::new(), |n| crate::error::quote(n));
             Fault::new(
                 code::NOT_CONSTANT,
                 format!("{what} is computed at run time, by {origin}"),
                 "it must be a constant; fix the shapes of the inputs, or simplify the model first (onnxsim)",
             )
-        })
+        })?;
+        self.charge(found.bytes().len())?;
+        Ok(found)
     }
 
     /// An input that must be `f32`.

@@ -26,10 +26,12 @@ const NEWEST_IR: i64 = 14;
 const MAX_CALLS: usize = 100;
 /// How many nodes may be visited, those of inlined functions counted at each call.
 const MAX_NODES: usize = 200_000;
+/// How many attributes a node may have.
+const MAX_ATTRIBUTES: usize = 256;
 
 pub(crate) fn import(bytes: Bytes, folder: Option<&Path>, options: &ImportOptions) -> Result<Graph, Error> {
     let size = bytes.len();
-    let model = decode(bytes)?;
+    let model: proto::Model = decode(bytes)?;
     let graph = model.graph.as_ref().ok_or_else(|| {
         Diagnostic::file(code::NO_GRAPH, "the file holds no graph", "check that it is an ONNX model, and whole")
     })?;
@@ -62,8 +64,14 @@ pub(crate) fn import(bytes: Bytes, folder: Option<&Path>, options: &ImportOption
     finish(importer.cx.graph)
 }
 
-fn decode(bytes: Bytes) -> Result<proto::Model, Error> {
-    proto::Model::decode(bytes).map_err(|e| {
+pub(crate) fn tensor(bytes: Bytes) -> Result<(String, Tensor), Error> {
+    let proto: proto::TensorProto = decode(bytes)?;
+    let value = tensor::decode(&proto, &mut Files::new(None))?;
+    Ok((proto.name, value))
+}
+
+fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Error> {
+    M::decode(bytes).map_err(|e| {
         let text = e.to_string();
         let d = if text.contains("recursion limit") {
             let help = "flatten nested subgraphs";
@@ -426,6 +434,9 @@ fn display_name(proto: &proto::Node, index: usize) -> String {
 
 /// The node's attributes, each once, with references to the function's attributes replaced.
 fn attributes<'m>(proto: &'m proto::Node, scope: &Scope<'m>) -> Result<Vec<(&'m str, &'m proto::Attribute)>, Fault> {
+    if proto.attribute.len() > MAX_ATTRIBUTES {
+        return Err(Fault::limit(format!("it has {} attributes", proto.attribute.len())));
+    }
     let mut all: Vec<(&str, &proto::Attribute)> = Vec::with_capacity(proto.attribute.len());
     for a in &proto.attribute {
         if all.iter().any(|(name, _)| *name == a.name) {

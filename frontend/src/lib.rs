@@ -17,13 +17,15 @@ mod node;
 mod ops;
 mod proto;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Diagnostic, Error, code};
 pub use import::{NEWEST_OPSET, OLDEST_OPSET};
 pub use ops::supported_operators;
 
 use bytes::Bytes;
-use mcc_ir::Graph;
+use mcc_ir::{Graph, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -61,6 +63,14 @@ pub fn import_file(path: impl AsRef<Path>, options: &ImportOptions) -> Result<Gr
 /// As for [`import_file`].
 pub fn import_bytes(bytes: impl Into<Bytes>, base_dir: Option<&Path>, options: &ImportOptions) -> Result<Graph, Error> {
     import::import(bytes.into(), base_dir, options)
+}
+
+/// Reads one tensor, and its name, from a file of ONNX's test data (`input_0.pb`).
+///
+/// # Errors
+/// Malformed contents, and element types without a counterpart; f16, bf16 and f64 become f32, as in models.
+pub fn tensor_from_bytes(bytes: impl Into<Bytes>) -> Result<(String, Tensor), Error> {
+    import::tensor(bytes.into())
 }
 
 /// Every fault that keeps the ONNX file at `path` from being imported; empty where there is none.

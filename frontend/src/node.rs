@@ -34,11 +34,6 @@ impl<'m> Node<'m> {
         }
     }
 
-    /// How many outputs the node names, the last one's position counting.
-    pub fn outputs(&self) -> usize {
-        self.proto.output.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1)
-    }
-
     fn attribute(&self, name: &str) -> Option<&'m Attribute> {
         self.attributes.iter().find(|(n, _)| *n == name).map(|(_, a)| *a)
     }
@@ -131,6 +126,9 @@ pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize> {
 
 /// Several different axes, ascending.
 pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>> {
+    if list.len() > rank {
+        return Err(Fault::node(format!("{} axes of a tensor of {rank} dimensions", list.len())));
+    }
     let mut axes = list.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<_>>>()?;
     axes.sort_unstable();
     match axes.windows(2).any(|w| w[0] == w[1]) {

@@ -68,7 +68,7 @@ pub fn transposed(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
             ref one => [first, one[0]],
         }))
     };
-    let output_pad = two("output_padding", 0, 0)?.unwrap_or([0; 2]);
+    let mut output_pad = two("output_padding", 0, 0)?.unwrap_or([0; 2]);
     let size = [cx.shape(x)[2], cx.shape(x)[3]];
     let wanted = match (two("output_shape", 1, 1)?, win.auto) {
         (Some(shape), _) => Some(shape),
@@ -83,11 +83,13 @@ pub fn transposed(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
         for d in 0..2 {
             let full = size[d].saturating_sub(1).saturating_mul(win.stride[d]).saturating_add(win.extent(d));
             let full = full.saturating_add(output_pad[d]);
-            let total = full.checked_sub(wanted[d]).ok_or_else(|| {
-                let reason = format!("the output shape {wanted:?} is larger than what the weights reach");
-                Fault::form(reason, "use output_padding to enlarge the output")
-            })?;
-            let [begin, end] = window::split(total, win.auto == AutoPad::SameUpper);
+            if full < wanted[d] && matches!(win.auto, AutoPad::SameUpper | AutoPad::SameLower) {
+                let reason = format!("auto_pad asks for {wanted:?}, more than the weights reach");
+                return Err(Fault::form(reason, "give pads and output_padding instead of auto_pad"));
+            }
+            // What the weights do not reach of an explicit shape is filled up at the end.
+            output_pad[d] += wanted[d].saturating_sub(full);
+            let [begin, end] = window::split(full.saturating_sub(wanted[d]), win.auto == AutoPad::SameUpper);
             (pad[d], pad[d + 2]) = (begin, end);
         }
     }

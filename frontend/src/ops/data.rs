@@ -42,8 +42,8 @@ pub fn split(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
             (0..parts).map(|i| size.saturating_sub(i * each).min(each) as i64).collect()
         }
     };
-    if sizes.len() < n.outputs() {
-        return Err(Fault::node(format!("{} sizes for {} outputs", sizes.len(), n.outputs())));
+    if sizes.len() != n.proto.output.len() {
+        return Err(Fault::node(format!("{} sizes for {} outputs", sizes.len(), n.proto.output.len())));
     }
     let mut at = 0usize;
     let mut parts = vec![];
@@ -192,7 +192,8 @@ pub fn gather(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     cx.want(indices, &[DType::I64, DType::I32], "the list of indices")?;
     let axis = axis(n.int_or("axis", 0)?, cx.rank(x))?;
     let size = cx.shape(x)[axis] as i64;
-    if let Some(t) = cx.graph.constant(indices)
+    if cx.graph.constant(indices).is_some()
+        && let t = cx.known(indices, "the list of indices")?
         && let Some(i) = t.to_i64().into_iter().find(|i| !(-size..size).contains(i))
     {
         return Err(Fault::node(format!("index {i} is outside axis {axis} of {}", cx.ty(x))));

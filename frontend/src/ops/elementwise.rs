@@ -113,9 +113,33 @@ pub fn hard_sigmoid(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
 pub fn gelu(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     match n.text_or("approximate", "none")? {
         "none" => unary(cx, n, Unary::Gelu),
-        "tanh" => Err(Fault::form("approximate = tanh is not supported", "export the exact form, with erf")),
+        "tanh" => gelu_tanh(cx, n),
         other => Err(Fault::node(format!("approximate = {} is not defined", crate::error::quote(other)))),
     }
+}
+
+/// 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+fn gelu_tanh(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let x = cx.float(n, 0)?;
+    let three = cx.scalar(3.0, n);
+    let cube = cx.binary(Binary::Pow, x, three, n)?;
+    let cube = scale(cx, cube, 0.044_715, n)?;
+    let inner = cx.binary(Binary::Add, x, cube, n)?;
+    let inner = scale(cx, inner, (2.0 / std::f64::consts::PI).sqrt() as f32, n)?;
+    let tanh = cx.unary(Unary::Tanh, inner, n)?;
+    let one = cx.scalar(1.0, n);
+    let gate = cx.binary(Binary::Add, tanh, one, n)?;
+    let half = scale(cx, x, 0.5, n)?;
+    Ok(vec![cx.binary(Binary::Mul, half, gate, n)?])
+}
+
+/// x where it is above alpha, else 0.
+pub fn thresholded_relu(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let x = cx.float(n, 0)?;
+    let alpha = cx.scalar(n.float_or("alpha", 1.0)?, n);
+    let above = cx.binary(Binary::Greater, x, alpha, n)?;
+    let zero = cx.scalar(0.0, n);
+    Ok(vec![cx.add(Op::Where, vec![above, x, zero], &n.origin)?])
 }
 
 /// Bounds are attributes before opset 11, inputs since. Bounds computed at run time become Max and Min.
@@ -175,6 +199,8 @@ pub fn dropout(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
 pub fn cast(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     let to = n.int("to")?.ok_or_else(|| Fault::node("attribute \"to\" is missing"))?;
     let x = n.input(0)?;
+    let numbers = [DType::F32, DType::I64, DType::I32, DType::I16, DType::I8, DType::U8, DType::Bool];
+    cx.want(x, &numbers, "input 0")?;
     let to = i32::try_from(to).unwrap_or(0);
     match (tensor::dtype(to), to) {
         (Some(to), _) => Ok(vec![cx.cast(x, to, n)?]),

@@ -66,6 +66,26 @@ pub fn layer(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     Ok(vec![cx.add(Op::LayerNorm(LayerNorm { axis, epsilon, post: vec![] }), vec![x, scale, bias], &n.origin)?])
 }
 
+/// x / sqrt(mean(x * x) + epsilon) * scale, over the dimensions from `axis` on.
+pub fn rms(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let (x, scale) = (cx.float(n, 0)?, cx.float(n, 1)?);
+    let rank = cx.rank(x);
+    let axis = axis(n.int_or("axis", -1)?, rank)?;
+    let square = cx.binary(Binary::Mul, x, x, n)?;
+    let axes = (axis..rank).collect();
+    let op = Op::Reduce(Reduce { kind: ReduceKind::Mean, axes, keepdims: true, dequant: None, post: vec![] });
+    let mean = cx.add(op, vec![square], &n.origin)?;
+    let epsilon = cx.scalar(n.float_or("epsilon", 1e-5)?, n);
+    let mean = cx.binary(Binary::Add, mean, epsilon, n)?;
+    let root = cx.unary(Unary::Sqrt, mean, n)?;
+    let y = cx.binary(Binary::Div, x, root, n)?;
+    let y = cx.binary(Binary::Mul, y, scale, n)?;
+    match cx.shape(y) == cx.shape(x) {
+        true => Ok(vec![y]),
+        false => Err(Fault::node(format!("the scale {} is larger than {}", cx.ty(scale), cx.ty(x)))),
+    }
+}
+
 /// Along one axis since opset 13; before, over all dimensions from `axis` (1 by default) on, taken as one.
 pub fn softmax(cx: &mut Cx, n: &Node, log: bool) -> Result<Vec<ValueId>> {
     let x = cx.float(n, 0)?;

@@ -38,6 +38,13 @@ pub fn sum_square(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     Ok(vec![along(cx, n, square, ReduceKind::Sum)?])
 }
 
+/// The logarithm of the sum.
+pub fn log_sum(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let x = cx.float(n, 0)?;
+    let sum = along(cx, n, x, ReduceKind::Sum)?;
+    Ok(vec![cx.unary(Unary::Log, sum, n)?])
+}
+
 /// Reduces over the axes that the node gives: all where it gives none.
 fn along(cx: &mut Cx, n: &Node, x: ValueId, kind: ReduceKind) -> Result<ValueId> {
     let rank = cx.rank(x);

@@ -60,7 +60,7 @@ pub fn range(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     if bounds.iter().any(|t| t.dtype() != dtype) {
         return Err(Fault::node("start, limit and step differ in their element types"));
     }
-    let mut counted = |count: f64| -> Result<usize> {
+    let counted = |count: f64| -> Result<usize> {
         if !(0.0..=MAX_ELEMENTS as f64).contains(&count) {
             return Err(Fault::limit(format!("a range of {count} elements; at most {MAX_ELEMENTS} are supported")));
         }
