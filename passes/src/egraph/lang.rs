@@ -192,15 +192,20 @@ impl Rewriter<'_> {
 
     /// The tensor of a class that holds a constant leaf.
     pub fn constant(&self, id: Id) -> Option<&Tensor> {
-        self.eg[id].nodes.iter().find_map(|n| match &n.head {
+        self.nodes(id).find_map(|n| match &n.head {
             Head::Const(t) => Some(t),
             _ => None,
         })
     }
 
-    /// The operators of a class with their inputs.
-    pub fn ops(&self, id: Id) -> Vec<(Op, Vec<Id>)> {
-        self.eg[id].nodes.iter().filter_map(|n| Some((n.op()?.clone(), n.children.clone()))).collect()
+    /// The forms of a class.
+    pub fn nodes(&self, id: Id) -> impl Iterator<Item = &Node> {
+        self.eg[id].nodes.iter()
+    }
+
+    /// The operators of a class that `wanted` accepts, with their inputs.
+    pub fn ops(&self, id: Id, wanted: impl Fn(&Op) -> bool) -> Vec<(Op, Vec<Id>)> {
+        self.nodes(id).filter_map(|n| Some((n.op().filter(|op| wanted(op))?.clone(), n.children.clone()))).collect()
     }
 
     /// Whether the original value that `a` stands for depends on the one that `b` stands for.

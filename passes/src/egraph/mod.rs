@@ -101,36 +101,48 @@ fn load(graph: &Graph) -> (EGraph, HashMap<ValueId, Id>) {
     (eg, class_of)
 }
 
+/// Applies all rules in rounds until nothing changes. A round looks only at nodes whose own class or whose inputs' classes
+/// grew in the round before; when that finds nothing more, one round looks at every node.
 fn saturate(eg: &mut EGraph, rules: &[Rule]) -> Report {
     let mut report = Report { applications: rules.iter().map(|r| (r.name, 0)).collect(), ..Report::default() };
+    let mut sizes: HashMap<Id, usize> = HashMap::new();
+    let mut everything = true;
     loop {
         let mut classes: Vec<Id> = eg.classes().map(|c| c.id).collect();
         classes.sort();
+        let grown: HashSet<Id> =
+            classes.iter().copied().filter(|c| sizes.get(c) != Some(&eg[*c].nodes.len())).collect();
+        sizes = classes.iter().map(|c| (*c, eg[*c].nodes.len())).collect();
+        let looked_at_everything = everything;
+        let mut work: Vec<(Id, Node)> = Vec::new();
+        for &class in &classes {
+            for node in &eg[class].nodes {
+                if everything || grown.contains(&class) || node.children.iter().any(|c| grown.contains(&eg.find(*c))) {
+                    work.push((class, node.clone()));
+                }
+            }
+        }
         let mut unions = 0;
         for (rule, count) in rules.iter().zip(&mut report.applications) {
-            for &class in &classes {
-                for node in eg[class].nodes.clone() {
-                    let mut rewriter = lang::Rewriter { eg };
-                    for new in (rule.apply)(&mut rewriter, class, &node) {
-                        if eg.union(class, new) {
-                            count.1 += 1;
-                            unions += 1;
-                        }
+            for (class, node) in &work {
+                for new in (rule.apply)(&mut lang::Rewriter { eg }, *class, node) {
+                    if eg.union(*class, new) {
+                        count.1 += 1;
+                        unions += 1;
                     }
                 }
             }
             eg.rebuild();
-            classes.iter_mut().for_each(|c| *c = eg.find(*c));
-            classes.dedup();
         }
         report.rounds += 1;
-        if unions == 0 || eg.analysis.fault.is_some() {
+        if (unions == 0 && looked_at_everything) || eg.analysis.fault.is_some() {
             break;
         }
         if report.rounds >= ROUND_LIMIT || eg.total_size() >= NODE_LIMIT {
             report.limited = true;
             break;
         }
+        everything = unions == 0;
     }
     report.nodes = eg.total_size();
     report.classes = eg.number_of_classes();

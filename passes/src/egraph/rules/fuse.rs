@@ -81,7 +81,7 @@ fn float_products(cx: &Rewriter<'_>, id: Id) -> Vec<(Op, Vec<Id>)> {
     if cx.ty(id).dtype != DType::F32 {
         return vec![];
     }
-    cx.ops(id).into_iter().filter(|(op, _)| is_bare_product(op)).collect()
+    cx.ops(id, is_bare_product)
 }
 
 fn is_bare_product(op: &Op) -> bool {
@@ -184,7 +184,9 @@ fn dequant_into_operand(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id
     let operand_steps = post.iter().enumerate().filter(|(_, s)| s.takes_operand());
     for (operand, (at, step)) in operand_steps.enumerate() {
         let Step::Binary { op: binary, swapped, dequant: None } = step else { continue };
-        for (source, inputs) in cx.ops(node.children[own + operand]) {
+        let source = node.children[own + operand];
+        let dequantised = |op: &Op| matches!(op, Op::Map(steps) if matches!(steps.as_slice(), [Step::Dequant(_)]));
+        for (source, inputs) in cx.ops(source, dequantised) {
             let Op::Map(steps) = source else { continue };
             let [Step::Dequant(q)] = steps.as_slice() else { continue };
             let mut new = op.clone();
@@ -214,15 +216,13 @@ fn steps_into_producer(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id>
         _ => None,
     };
     let mut found = vec![];
-    for (mut op, mut children) in cx.ops(producer) {
+    let has_room = |op: &Op| op.post().is_some_and(|p| p.len() + steps.len() <= MAX_STEPS);
+    for (mut op, mut children) in cx.ops(producer, has_room) {
         let folds = scale.is_some_and(|c| is_bare_product(&op) && is_per_channel(cx, c, &op, producer));
         if folds || (recomputes && !matches!(op, Op::Map(_))) {
             continue;
         }
         let Some(post) = op.post_mut() else { continue };
-        if post.len() + steps.len() > MAX_STEPS {
-            continue;
-        }
         post.extend(steps.iter().cloned());
         children.extend(&node.children[1..]);
         found.extend(cx.add(op, children, class));
@@ -234,7 +234,7 @@ fn steps_into_producer(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id>
 fn pad_into_window(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(Op::Conv2d(conv)) = node.op() else { return vec![] };
     let mut found = vec![];
-    for (op, inputs) in cx.ops(node.children[0]) {
+    for (op, inputs) in cx.ops(node.children[0], |op| matches!(op, Op::Pad { .. })) {
         let Op::Pad { before, after, mode: PadMode::Constant } = op else { continue };
         let fill = match cx.constant(inputs[1]) {
             Some(t) => t.to_f64(),

@@ -86,10 +86,8 @@ fn transpose_as_reshape(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id
 fn reshape_of_reshape(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(Op::Reshape { shape }) = node.op() else { return vec![] };
     let mut found = vec![];
-    for (op, inputs) in cx.ops(node.children[0]) {
-        if let Op::Reshape { .. } = op {
-            found.extend(cx.add(Op::Reshape { shape: shape.clone() }, inputs, class));
-        }
+    for (_, inputs) in cx.ops(node.children[0], |op| matches!(op, Op::Reshape { .. })) {
+        found.extend(cx.add(Op::Reshape { shape: shape.clone() }, inputs, class));
     }
     found
 }

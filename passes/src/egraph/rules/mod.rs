@@ -29,10 +29,9 @@ pub fn all() -> Vec<Rule> {
 
 /// The transposes among the forms of a class: their permutation and what they read.
 fn transposes(cx: &Rewriter<'_>, id: Id) -> Vec<(Vec<usize>, Id)> {
-    cx.ops(id)
-        .into_iter()
-        .filter_map(|(op, children)| match op {
-            Op::Transpose { perm } => Some((perm, children[0])),
+    cx.nodes(id)
+        .filter_map(|node| match node.op() {
+            Some(Op::Transpose { perm }) => Some((perm.clone(), node.children[0])),
             _ => None,
         })
         .collect()

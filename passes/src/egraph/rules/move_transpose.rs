@@ -181,6 +181,10 @@ fn reshape_of_transpose(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id
         return vec![];
     }
     let from = cx.ty(node.children[0]).shape.clone();
+    // With one long dimension the transpose is a reshape itself, and there are many ways to say so.
+    if from.iter().filter(|&&d| d > 1).count() < 2 {
+        return vec![];
+    }
     let Some(groups) = groups(&from, shape) else { return vec![] };
     let mut found = vec![];
     for (perm, x) in transposes(cx, node.children[0]) {
@@ -208,7 +212,7 @@ fn dense_of_flattened_transpose(cx: &mut Rewriter<'_>, class: Id, node: &Node) -
         return vec![];
     }
     let mut found = vec![];
-    for (op, inputs) in cx.ops(node.children[0]) {
+    for (op, inputs) in cx.ops(node.children[0], |op| matches!(op, Op::Reshape { .. })) {
         let Op::Reshape { shape } = op else { continue };
         for (perm, x) in transposes(cx, inputs[0]) {
             let transposed = cx.ty(inputs[0]).shape.clone();
