@@ -26,7 +26,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("fm_lstm", code::OPERATOR, "LSTM"),
     ("fm_lstm_dynamo", code::OPERATOR, "LSTM"),
     ("fm_ternary_qonnx", code::DOMAIN, "Quant"),
-    ("micro_kws_m_static_qoperator", code::DOMAIN, "QLinearAveragePool"),
     ("qonnx_qkeras_jettagging", code::DOMAIN, "Quant"),
     ("qonnx_tfc_1w1a", code::DOMAIN, "BipolarQuant"),
     ("qonnx_unsw_mlp_w2a2", code::DOMAIN, "Quant"),

@@ -89,18 +89,23 @@ pub fn rms(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
 /// Along one axis since opset 13; before, over all dimensions from `axis` (1 by default) on, taken as one.
 pub fn softmax(cx: &mut Cx, n: &Node, log: bool) -> Result<Vec<ValueId>> {
     let x = cx.float(n, 0)?;
+    Ok(vec![softmax_of(cx, n, x, log, n.opset)?])
+}
+
+/// Softmax of a float value by the rules of a version of the standard operators.
+pub(super) fn softmax_of(cx: &mut Cx, n: &Node, x: ValueId, log: bool, opset: i64) -> Result<ValueId> {
     let shape = cx.shape(x);
-    let default = if n.opset < 13 { 1 } else { -1 };
+    let default = if opset < 13 { 1 } else { -1 };
     let axis = axis(n.int_or("axis", default)?, shape.len())?;
     let along = |cx: &mut Cx, x, axis| {
         cx.add(Op::Softmax(Softmax { axis, log, dequant: None, post: vec![] }), vec![x], &n.origin)
     };
-    if n.opset >= 13 || shape[axis + 1..].iter().all(|&d| d == 1) {
-        return Ok(vec![along(cx, x, axis)?]);
+    if opset >= 13 || shape[axis + 1..].iter().all(|&d| d == 1) {
+        return along(cx, x, axis);
     }
     let rows: usize = shape[..axis].iter().product();
     let columns: usize = shape[axis..].iter().product();
     let flat = cx.reshape(x, [rows, columns], n)?;
     let y = along(cx, flat, 1)?;
-    Ok(vec![cx.reshape(y, shape, n)?])
+    cx.reshape(y, shape, n)
 }

@@ -19,6 +19,11 @@ pub fn max(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
 
 pub fn average(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     let x = cx.float(n, 0)?;
+    Ok(vec![average_of(cx, n, x)?])
+}
+
+/// Average pooling of a float value by the node's attributes.
+pub(super) fn average_of(cx: &mut Cx, n: &Node, x: ValueId) -> Result<ValueId> {
     let spatial = spatial(cx, x)?;
     let mut x = as_2d(cx, x, n)?;
     let mut count_include_pad = n.flag("count_include_pad", false)?;
@@ -34,7 +39,7 @@ pub fn average(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
         count_include_pad = false;
     }
     let y = pool(cx, n, x, PoolKind::Average { count_include_pad }, win)?;
-    Ok(vec![as_nd(cx, y, spatial, n)?])
+    as_nd(cx, y, spatial, n)
 }
 
 fn pool(cx: &mut Cx, n: &Node, x: ValueId, kind: PoolKind, win: Window) -> Result<ValueId> {
@@ -90,11 +95,15 @@ fn resolved(cx: &Cx, n: &Node, x: ValueId, spatial: usize) -> Result<(Window, [u
 /// Pooling over the whole image, which keeps its dimensions with extent 1.
 pub fn global(cx: &mut Cx, n: &Node, max: bool) -> Result<Vec<ValueId>> {
     let x = cx.float(n, 0)?;
+    Ok(vec![global_of(cx, n, x, max)?])
+}
+
+pub(super) fn global_of(cx: &mut Cx, n: &Node, x: ValueId, max: bool) -> Result<ValueId> {
     let rank = cx.rank(x);
     if rank < 3 {
         return Err(Fault::node(format!("{} has no spatial dimensions", cx.ty(x))));
     }
     let kind = if max { ReduceKind::Max } else { ReduceKind::Mean };
     let op = Op::Reduce(Reduce { kind, axes: (2..rank).collect(), keepdims: true, dequant: None, post: vec![] });
-    Ok(vec![cx.add(op, vec![x], &n.origin)?])
+    cx.add(op, vec![x], &n.origin)
 }

@@ -52,7 +52,14 @@ pub fn dequantize(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     Ok(vec![dequantized(cx, n, x, scale, n.optional(2), axis)?])
 }
 
-fn dequantized(cx: &mut Cx, n: &Node, x: ValueId, scale: ValueId, zero: Option<ValueId>, axis: i64) -> Result<ValueId> {
+pub(super) fn dequantized(
+    cx: &mut Cx,
+    n: &Node,
+    x: ValueId,
+    scale: ValueId,
+    zero: Option<ValueId>,
+    axis: i64,
+) -> Result<ValueId> {
     cx.want(x, &[DType::I8, DType::U8, DType::I16, DType::I32, DType::I4, DType::U4], "the quantised input")?;
     let dtype = cx.dtype(x);
     let (scale, zero, axis) = parameters(cx, n, scale, zero, x, dtype, axis)?;
@@ -148,10 +155,10 @@ pub fn qlinear_matmul(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     requantize(cx, n, y, 6, -1)
 }
 
-/// Quantises a result by the scale at input `i` and the zero point after it.
-fn requantize(cx: &mut Cx, n: &Node, y: ValueId, i: usize, axis: i64) -> Result<Vec<ValueId>> {
-    let (scale, zero) = (n.input(i)?, n.input(i + 1)?);
-    let dtype = cx.dtype(zero);
-    let (scale, zero, axis) = parameters(cx, n, scale, Some(zero), y, dtype, axis)?;
+/// Quantises a result by the scale at input `i` and the zero point after it, which may be left out.
+pub(super) fn requantize(cx: &mut Cx, n: &Node, y: ValueId, i: usize, axis: i64) -> Result<Vec<ValueId>> {
+    let (scale, zero) = (n.input(i)?, n.optional(i + 1));
+    let dtype = zero.map_or(DType::U8, |z| cx.dtype(z));
+    let (scale, zero, axis) = parameters(cx, n, scale, zero, y, dtype, axis)?;
     Ok(vec![quantized(cx, n, y, scale, zero, axis, dtype)?])
 }

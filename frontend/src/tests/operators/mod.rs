@@ -2,6 +2,7 @@
 
 mod data;
 mod elementwise;
+mod microsoft;
 mod windows;
 
 use super::*;
