@@ -2,6 +2,7 @@
 
 mod c_support;
 
+use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, agrees, bytes, checked, compile, installed, same, single};
 use mcc_backends::c::exec::{self, ExecError};
 use mcc_backends::c::{CATALOGUE, COptions, EmitError};
@@ -14,19 +15,6 @@ use mcc_passes::lower::{Io, lower};
 
 fn add() -> Op {
     Op::binary(Binary::Add)
-}
-
-/// A graph whose outputs are the results of `ops` on input 0 and, where they take two, input 1.
-fn fan(ops: Vec<Op>, inputs: &[Tensor]) -> Graph {
-    let mut g = Graph::new("fan");
-    let ids: Vec<_> = inputs.iter().enumerate().map(|(i, t)| g.add_input(format!("x{i}"), t.ty().clone())).collect();
-    for (i, op) in ops.into_iter().enumerate() {
-        let operands = op.post().map_or(0, |p| p.iter().filter(|s| s.takes_operand()).count());
-        let own = op.own_inputs().unwrap();
-        let node = g.add_node(op, ids[..own + operands].to_vec(), origin(&format!("n{i}"))).unwrap();
-        g.add_output(format!("y{i}"), node);
-    }
-    g
 }
 
 /// The ways in which the same C is compiled: no contraction, all of it, and no instruction of the machine's own.
@@ -44,55 +32,13 @@ fn everywhere(g: &Graph, inputs: &[Tensor]) {
     }
 }
 
-/// Floats of every kind: small and huge, halves, integers, subnormals, zeros, infinities.
-fn floats(n: usize) -> Vec<f32> {
-    let r = &mut Random::new(5);
-    let mut all = vec![0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-40, -1e-45, 8_388_607.5, -8_388_608.0, 2_147_483_520.0];
-    all.extend([f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, f32::MAX, 0.49999997, -1.0, 65519.9, 65520.0]);
-    while all.len() < n {
-        let v = f32::from_bits(r.next() as u32);
-        all.push(match r.below(3) {
-            _ if v.is_nan() => 1.0,
-            0 => v,
-            1 => r.range(-4000, 4000) as f32 / 8.0,
-            _ => r.range(-1 << 30, 1 << 30) as f32 / 65536.0,
-        });
-    }
-    all
-}
-
 #[test]
 fn functions_of_one_float_have_the_evaluators_bits() {
     if !installed("cc") {
         return;
     }
-    let all = [
-        Unary::Neg,
-        Unary::Abs,
-        Unary::Sign,
-        Unary::Relu,
-        Unary::LeakyRelu(F32(0.1)),
-        Unary::Elu(F32(0.7)),
-        Unary::Clip(F32(-1.5), F32(6.0)),
-        Unary::Clip(F32(f32::NEG_INFINITY), F32(2.0)),
-        Unary::Sigmoid,
-        Unary::HardSigmoid(F32(0.2), F32(0.5)),
-        Unary::HardSwish,
-        Unary::Tanh,
-        Unary::Exp,
-        Unary::Log,
-        Unary::Sqrt,
-        Unary::Reciprocal,
-        Unary::Erf,
-        Unary::Gelu,
-        Unary::Softplus,
-        Unary::Softsign,
-        Unary::Floor,
-        Unary::Ceil,
-        Unary::Round,
-    ];
     let x = Tensor::new([4000], &floats(4000));
-    everywhere(&fan(all.iter().map(|u| Op::unary(*u)).collect(), std::slice::from_ref(&x)), std::slice::from_ref(&x));
+    everywhere(&fan(unaries(), std::slice::from_ref(&x)), std::slice::from_ref(&x));
 }
 
 #[test]
@@ -154,22 +100,8 @@ fn quantised_sums_survive_contraction() {
         return;
     }
     let r = &mut Random::new(21);
-    let q = |scale: f32, zero_point: i32| QuantParams { scale: F32(scale), zero_point };
-    let chain = |lo, hi, dtype, zero| {
-        Op::Map(vec![
-            Step::Dequant(q(0.1, 3)),
-            Step::Binary { op: Binary::Add, swapped: false, dequant: Some(q(0.3, -7)) },
-            Step::Quant { q: q(0.017, zero), lo, hi, dtype },
-        ])
-    };
     let (x, y) = (r.tensor(DType::I8, &[20_000]), r.tensor(DType::I8, &[20_000]));
-    let ops = vec![
-        chain(-128, 127, DType::I8, -4),
-        chain(0, 255, DType::U8, 128),
-        chain(-20, 100, DType::I8, 5),
-        chain(-2000, 3000, DType::I16, 0),
-    ];
-    everywhere(&fan(ops, &[x.clone(), y.clone()]), &[x, y]);
+    everywhere(&fan(quantised_sums(), &[x.clone(), y.clone()]), &[x, y]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! They give [`mcc_ir::scalar`] its exact meaning on any C11 compiler: integers wrap without undefined behaviour, rounding
 //! needs no libm, and nothing depends on whether the compiler contracts `a * b + c`. `$` stands for the model's name.
 
+use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, TAPS_S8, TAPS_U8};
 use std::collections::BTreeSet;
 
 struct Helper {
@@ -442,14 +443,6 @@ static inline uint32_t $_load_4(const void *from) {
 }",
     },
     Helper {
-        name: "store_4",
-        needs: &[],
-        text: "
-static inline void $_store_4(void *to, uint32_t word) {
-    memcpy(to, &word, sizeof word);
-}",
-    },
-    Helper {
         name: "sxtb16",
         needs: &[],
         text: "
@@ -506,82 +499,69 @@ static inline int32_t $_smlad(uint32_t a, uint32_t b, int32_t sum) {
 }",
     },
     Helper {
-        name: "smlabb",
-        needs: &[],
-        text: "
-/* sum + a.low * b.low; sum + a.high * b.high; on signed half-words, wrapping. */
-static inline int32_t $_smlabb(uint32_t a, uint32_t b, int32_t sum) {
-#if @ARM_DSP
-    int32_t r;
-    __asm__(\"smlabb %0, %1, %2, %3\" : \"=r\"(r) : \"r\"(a), \"r\"(b), \"r\"(sum));
-    return r;
-#else
-    return (int32_t)((uint32_t)sum + (uint32_t)((int32_t)(int16_t)(a & 0xffffu) * (int16_t)(b & 0xffffu)));
-#endif
-}
-
-static inline int32_t $_smlatt(uint32_t a, uint32_t b, int32_t sum) {
-#if @ARM_DSP
-    int32_t r;
-    __asm__(\"smlatt %0, %1, %2, %3\" : \"=r\"(r) : \"r\"(a), \"r\"(b), \"r\"(sum));
-    return r;
-#else
-    return (int32_t)((uint32_t)sum + (uint32_t)((int32_t)(int16_t)(a >> 16) * (int16_t)(b >> 16)));
-#endif
-}",
-    },
-    Helper {
         name: "widen_s8",
-        needs: &["load_4", "store_4", "sxtb16"],
+        needs: &["load_4", "sxtb16"],
         text: "
-/* n bytes as half-words, each four in the order 0, 2, 1, 3; n is a multiple of 4. */
-static inline int16_t *$_widen_s8(int16_t *to, const int8_t *from, int32_t n) {
-    for (; n >= 16; n -= 16, from += 16, to += 16) {
+/* n bytes as pairs of half-words: of each four, 0 and 2, then 1 and 3; step words between fours; 4 divides n. */
+static inline uint32_t *$_widen_s8(uint32_t *to, const int8_t *from, int32_t n, int32_t step) {
+    for (; n >= 16; n -= 16, from += 16) {
         const uint32_t a = $_load_4(from), b = $_load_4(from + 4), c = $_load_4(from + 8), d = $_load_4(from + 12);
-        $_store_4(to, $_sxtb16(a));
-        $_store_4(to + 2, $_sxtb16_ror8(a));
-        $_store_4(to + 4, $_sxtb16(b));
-        $_store_4(to + 6, $_sxtb16_ror8(b));
-        $_store_4(to + 8, $_sxtb16(c));
-        $_store_4(to + 10, $_sxtb16_ror8(c));
-        $_store_4(to + 12, $_sxtb16(d));
-        $_store_4(to + 14, $_sxtb16_ror8(d));
+        to[0] = $_sxtb16(a);
+        to[1] = $_sxtb16_ror8(a);
+        to += step;
+        to[0] = $_sxtb16(b);
+        to[1] = $_sxtb16_ror8(b);
+        to += step;
+        to[0] = $_sxtb16(c);
+        to[1] = $_sxtb16_ror8(c);
+        to += step;
+        to[0] = $_sxtb16(d);
+        to[1] = $_sxtb16_ror8(d);
+        to += step;
     }
-    for (; n > 0; n -= 4, from += 4, to += 4) {
+    for (; n > 0; n -= 4, from += 4) {
         const uint32_t a = $_load_4(from);
-        $_store_4(to, $_sxtb16(a));
-        $_store_4(to + 2, $_sxtb16_ror8(a));
+        to[0] = $_sxtb16(a);
+        to[1] = $_sxtb16_ror8(a);
+        to += step;
     }
     return to;
 }",
     },
     Helper {
         name: "widen_u8",
-        needs: &["load_4", "store_4", "uxtb16"],
+        needs: &["load_4", "uxtb16"],
         text: "
-/* n bytes as half-words, each four in the order 0, 2, 1, 3; n is a multiple of 4. */
-static inline int16_t *$_widen_u8(int16_t *to, const uint8_t *from, int32_t n) {
-    for (; n > 0; n -= 4, from += 4, to += 4) {
+/* n bytes as pairs of half-words: of each four, 0 and 2, then 1 and 3; step words between fours; 4 divides n. */
+static inline uint32_t *$_widen_u8(uint32_t *to, const uint8_t *from, int32_t n, int32_t step) {
+    for (; n > 0; n -= 4, from += 4) {
         const uint32_t a = $_load_4(from);
-        $_store_4(to, $_uxtb16(a));
-        $_store_4(to + 2, $_uxtb16_ror8(a));
+        to[0] = $_uxtb16(a);
+        to[1] = $_uxtb16_ror8(a);
+        to += step;
     }
     return to;
 }",
     },
     Helper {
-        name: "fill_16",
-        needs: &["store_4"],
+        name: "fill_pairs",
+        needs: &[],
         text: "
-/* n half-words from a word of two; n is a multiple of 4. */
-static inline int16_t *$_fill_16(int16_t *to, uint32_t pair, int32_t n) {
-    for (; n > 0; n -= 4, to += 4) {
-        $_store_4(to, pair);
-        $_store_4(to + 2, pair);
+/* n half-words of one value, laid out as widened bytes are. */
+static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int32_t step) {
+    for (; n > 0; n -= 4) {
+        to[0] = pair;
+        to[1] = pair;
+        to += step;
     }
     return to;
 }",
     },
+    Helper { name: "dot_2x2", needs: &["load_4", "sxtb16", "smlad"], text: DOT_2X2 },
+    Helper { name: "dot_1x4_s8", needs: &["load_4", "sxtb16", "smlad"], text: DOT_1X4_S8 },
+    Helper { name: "dot_1x4_u8", needs: &["load_4", "sxtb16", "uxtb16", "smlad"], text: DOT_1X4_U8 },
+    Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
+    Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
 ];
 
 /// The prefix of all identifiers, and the helpers used so far.

@@ -8,6 +8,7 @@
 //! others read it under the same type, which compilers honour as they do for allocated memory.
 
 mod consts;
+mod dsp;
 pub mod exec;
 mod header;
 mod helpers;

@@ -1,6 +1,9 @@
 //! What the tests of the C backend share: small random graphs, and their way through lowering, C and a run.
 #![allow(dead_code)]
 
+pub mod cases;
+pub mod scalars;
+
 use mcc_backends::c::exec::{self, Sample};
 use mcc_backends::c::{COptions, CSource};
 use mcc_backends::{c, targets};

@@ -1,6 +1,6 @@
 //! Depthwise convolution, channels innermost.
 //!
-//! Windows inside the image run over their taps without a test; only those at the border look at each tap. The DSP form
+//! Windows inside the image run over their taps without a test; those at the border find the place of each tap once. The DSP form
 //! takes four channels at a time.
 
 use super::{Geometry, Style, Template, affine, suits};
@@ -78,35 +78,51 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
     if g.kernel[0] * g.kernel[1] <= UNROLLED {
         for ky in 0..g.kernel[0] {
             for kx in 0..g.kernel[1] {
-                let value = taps.load(t, "from", &affine(1, "c", offset(ky, kx) as i64));
-                taps.tap(t, w, &value, &affine(1, "c", ((ky * g.kernel[1] + kx) * c) as i64));
+                let index = affine(1, "c", offset(ky, kx) as i64);
+                taps.tap(t, w, ("from", &index), &affine(1, "c", ((ky * g.kernel[1] + kx) * c) as i64));
             }
         }
     } else {
         w.open_for("ky", g.kernel[0], 1);
         w.open_for("kx", g.kernel[1], 1);
-        let at = format!("ky * {} + kx * {} + c", offset(1, 0), offset(0, 1));
-        let value = taps.load(t, "from", &at);
-        taps.tap(t, w, &value, &format!("(ky * {} + kx) * {c} + c", g.kernel[1]));
+        let index = format!("ky * {} + kx * {} + c", offset(1, 0), offset(0, 1));
+        taps.tap(t, w, ("from", &index), &format!("(ky * {} + kx) * {c} + c", g.kernel[1]));
         w.close();
         w.close();
     }
     taps.store(t, w);
     w.close();
     if !tests.is_empty() {
+        // At the border: where each tap reads, found once for all channels; outside the image, from a row of padding.
+        let all = g.kernel[0] * g.kernel[1];
+        let pad = format!("{}_pad", t.name);
+        let values = vec![taps.pad(o.pad_value); c].join(", ");
+        t.functions.push_str(&format!(
+            "/* What windows read outside the image. */\n_Alignas(4) static const {} {pad}[{c}] = {{{values}}};\n\n",
+            taps.x_type()
+        ));
         w.or_else();
-        w.open_for("c", c, step);
-        taps.start(t, w);
+        w.line(format!("const {} *from[{all}];", taps.x_type()));
         w.open_for("ky", g.kernel[0], 1);
         w.line(format!("const int32_t y = y0 + {};", affine(g.dilation[0], "ky", 0)));
         w.open_for("kx", g.kernel[1], 1);
         w.line(format!("const int32_t x1 = x0 + {};", affine(g.dilation[1], "kx", 0)));
         w.line(format!("const int inside = (uint32_t)y < {}u && (uint32_t)x1 < {width}u;", g.height));
-        let value = taps.load(t, &x, &format!("{image}(y * {width} + x1) * {c} + c"));
-        let value = format!("inside ? {value} : {}", taps.pad(o.pad_value));
-        taps.tap(t, w, &value, &format!("(ky * {} + kx) * {c} + c", g.kernel[1]));
+        let at = format!("{x} + {image}(y * {width} + x1) * {c}");
+        w.line(format!("from[ky * {} + kx] = inside ? {at} : {pad};", g.kernel[1]));
         w.close();
         w.close();
+        w.open_for("c", c, step);
+        taps.start(t, w);
+        if all <= UNROLLED {
+            for k in 0..all {
+                taps.tap(t, w, (&format!("from[{k}]"), "c"), &affine(1, "c", (k * c) as i64));
+            }
+        } else {
+            w.open_for("k", all, 1);
+            taps.tap(t, w, ("from[k]", "c"), &format!("k * {c} + c"));
+            w.close();
+        }
         taps.store(t, w);
         w.close();
         w.close();
@@ -139,63 +155,37 @@ impl Taps {
     }
 
     fn start(&self, t: &mut Template<'_>, w: &mut Writer) {
-        let float = self.style == Style::F32;
-        for j in 0..self.sums() {
-            let start = t.start(self.bias, "c", j, float);
-            w.line(format!("{} s{j} = {start};", if float { "float" } else { "int32_t" }));
-        }
-    }
-
-    /// The value of x at an index.
-    fn load(&self, t: &mut Template<'_>, pointer: &str, index: &str) -> String {
-        match self.style {
-            Style::Dsp => format!("{}({pointer} + {index})", t.helpers.get("load_4")),
-            Style::S8 | Style::F32 => format!("{pointer}[{index}]"),
-        }
+        let starts: Vec<String> =
+            (0..self.sums()).map(|j| t.start(self.bias, "c", j, self.style == Style::F32)).collect();
+        w.line(match self.style {
+            Style::Dsp => format!("int32_t s[4] = {{{}}};", starts.join(", ")),
+            Style::S8 => format!("int32_t s = {};", starts[0]),
+            Style::F32 => format!("float s = {};", starts[0]),
+        });
     }
 
     /// What a tap reads outside the image.
     fn pad(&self, value: i32) -> String {
-        match self.style {
-            Style::F32 => "0.0f".into(),
-            Style::S8 => value.to_string(),
-            Style::Dsp => format!("0x{:08x}u", value as u8 as u32 * 0x0101_0101),
-        }
+        if self.style == Style::F32 { "0.0f".into() } else { value.to_string() }
     }
 
-    /// Adds `x` times the weight at index `weight`.
-    fn tap(&self, t: &mut Template<'_>, w: &mut Writer, x: &str, weight: &str) {
+    /// Adds element `index` behind a pointer times the weight at index `weight`.
+    fn tap(&self, t: &mut Template<'_>, w: &mut Writer, (x, index): (&str, &str), weight: &str) {
         let weights = t.arg(1);
-        match self.style {
+        w.line(match self.style {
             Style::Dsp => {
-                let load = t.helpers.get("load_4");
-                let (signed, smlabb) = (t.helpers.get("sxtb16"), t.helpers.get("smlabb"));
-                let extend = t.helpers.get(if self.unsigned { "uxtb16" } else { "sxtb16" });
-                let smlatt = smlabb.replace("smlabb", "smlatt");
-                w.block_open();
-                w.line(format!("const uint32_t x4 = {x}, w4 = {load}({weights} + {weight});"));
-                w.line(format!("const uint32_t a = {extend}(x4), b = {extend}_ror8(x4);"));
-                w.line(format!("const uint32_t u = {signed}(w4), v = {signed}_ror8(w4);"));
-                w.line(format!("s0 = {smlabb}(a, u, s0);"));
-                w.line(format!("s1 = {smlabb}(b, v, s1);"));
-                w.line(format!("s2 = {smlatt}(a, u, s2);"));
-                w.line(format!("s3 = {smlatt}(b, v, s3);"));
-                w.close();
+                let tap = t.helpers.get(if self.unsigned { "taps_u8" } else { "taps_s8" });
+                format!("{tap}(s, {x} + {index}, {weights} + {weight});")
             }
-            Style::S8 => {
-                let mac = t.helpers.get("mac");
-                w.line(format!("s0 = {mac}(s0, {x}, {weights}[{weight}]);"));
-            }
-            Style::F32 => {
-                let x = if x.contains('?') { format!("({x})") } else { x.into() };
-                w.line(format!("s0 += {x} * {weights}[{weight}];"));
-            }
-        }
+            Style::S8 => format!("s = {}(s, {x}[{index}], {weights}[{weight}]);", t.helpers.get("mac")),
+            Style::F32 => format!("s += {x}[{index}] * {weights}[{weight}];"),
+        });
     }
 
     fn store(&self, t: &mut Template<'_>, w: &mut Writer) {
         for j in 0..self.sums() {
-            t.store(w, &format!("s{j}"), ("p", 0), ("c", j));
+            let sum = if self.style == Style::Dsp { format!("s[{j}]") } else { "s".into() };
+            t.store(w, &sum, ("p", 0), ("c", j));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A pixel's window is a row of `depth` values: a row of x as it lies, or gathered into working memory (im2col). A block
 //! of a few rows and a few output channels shares its loads in registers. The DSP form widens rows to 16 bits, each four
-//! values in the order 0, 2, 1, 3, which is how SXTB16 delivers the weights. Structure of arm_nn_mat_mult_kernel_s8_s16
+//! values in the order 0, 2, 1, 3, which is how SXTB16 delivers the weights; the rows of a block are interleaved by fours. Structure of arm_nn_mat_mult_kernel_s8_s16
 //! (CMSIS-NN); the weights are interleaved at compile time.
 
 use super::{Geometry, Style, Template, affine, plus, suits};
@@ -102,7 +102,7 @@ impl Gemm {
     fn block(&self) -> (usize, usize) {
         let (pixels, channels) = match self.style {
             Style::Dsp if self.pixels == 1 => (1, 4),
-            Style::Dsp => (3, 2),
+            Style::Dsp => (2, 2),
             Style::S8 | Style::F32 => (2, 4),
         };
         (pixels.min(self.pixels), channels)
@@ -139,14 +139,24 @@ impl Gemm {
     fn row_type(&self) -> (&'static str, usize) {
         match (self.style, self.unsigned) {
             (Style::F32, _) => ("float", 4),
-            _ if self.widens() => ("int16_t", 2),
+            _ if self.widens() => ("uint32_t", 4),
             (_, false) => ("int8_t", 1),
             (_, true) => ("uint8_t", 1),
         }
     }
 
+    /// Elements of the row type from one row of a block in working memory to the next, and from one group to the next.
+    fn steps(&self) -> (usize, usize) {
+        if self.widens() { (2, 2 * self.block().0) } else { (self.padded(), self.group()) }
+    }
+
+    /// Elements of the row type that a block of rows takes.
+    fn row_elements(&self) -> usize {
+        self.block().0 * self.padded() / if self.widens() { 2 } else { 1 }
+    }
+
     fn scratch_bytes(&self) -> usize {
-        let rows = if self.gathers() { self.block().0 * self.padded() * self.row_type().1 } else { 0 };
+        let rows = if self.gathers() { self.row_elements() * self.row_type().1 } else { 0 };
         rows + if self.stages() { self.padded() } else { 0 }
     }
 
@@ -204,7 +214,7 @@ fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
             let image = geo.height * geo.width * geo.channels;
             if g.stages() {
                 let bytes = g.x_type();
-                w.line(format!("{bytes} *const bytes = ({bytes} *)(rows + {});", block * padded));
+                w.line(format!("{bytes} *const bytes = ({bytes} *)(rows + {});", g.row_elements()));
             }
             if g.pixels == 1 {
                 w.line(format!("{row}({x}, 0, 0, rows);"));
@@ -222,11 +232,11 @@ fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
             w.open_for("oy", geo.out[0], 1);
             w.open_for("ox", geo.out[1], 1);
             let image = if geo.batch > 1 { format!("{x} + n * {image}") } else { x.clone() };
-            let to = if block > 1 { format!("rows + filled * {padded}") } else { "rows".into() };
+            let to = if block > 1 { format!("rows + filled * {}", g.steps().0) } else { "rows".into() };
             if g.stages() {
                 w.line(format!("{row}({image}, oy, ox, bytes);"));
                 let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
-                w.line(format!("{widen}({to}, bytes, {padded});"));
+                w.line(format!("{widen}({to}, bytes, {padded}, {});", g.steps().1));
             } else {
                 w.line(format!("{row}({image}, oy, ox, {to});"));
             }
@@ -254,30 +264,27 @@ fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
 /// Brings `n` contiguous rows of x from pixel `p` on into working memory, widened or filled up to whole groups.
 fn copy_rows(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, x: &str, p: &str, n: usize) {
     let (depth, padded) = (g.depth, g.padded());
-    let whole = depth / 4 * 4;
-    let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
     let from = |i: usize, more: usize| sum(x, &affine(depth, p, (i * depth + more) as i64));
-    if depth == padded {
-        w.line(format!("{widen}(rows, {}, {});", from(0, 0), n * depth));
-        return;
-    }
     if !g.widens() {
         w.line(format!("memcpy(rows, {}, {depth});", from(0, 0)));
         w.line(format!("memset(rows + {depth}, 0, {});", padded - depth));
         return;
     }
-    let extend = if g.unsigned { "uxtb16" } else { "sxtb16" };
-    let (low, store) = (t.helpers.get(extend), t.helpers.get("store_4"));
+    let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
+    let ((row, step), whole) = (g.steps(), depth / 4 * 4);
     for i in 0..n {
-        w.block_open();
-        w.line("uint32_t tail = 0;");
+        let to = plus("rows", i * row);
         if whole > 0 {
-            w.line(format!("{widen}({}, {}, {whole});", plus("rows", i * padded), from(i, 0)));
+            w.line(format!("{widen}({to}, {}, {whole}, {step});", from(i, 0)));
         }
-        w.line(format!("memcpy(&tail, {}, {});", from(i, whole), depth - whole));
-        w.line(format!("{store}({}, {low}(tail));", plus("rows", i * padded + whole)));
-        w.line(format!("{store}({}, {low}_ror8(tail));", plus("rows", i * padded + whole + 2)));
-        w.close();
+        if whole < depth {
+            w.block_open();
+            let ty = g.x_type();
+            w.line(format!("{ty} tail[4] = {{0}};"));
+            w.line(format!("memcpy(tail, {}, {});", from(i, whole), depth - whole));
+            w.line(format!("{widen}({}, tail, 4, {step});", plus("rows", i * row + whole / 4 * step)));
+            w.close();
+        }
     }
 }
 
@@ -289,18 +296,18 @@ fn sum(pointer: &str, offset: &str) -> String {
 /// The function that gathers one pixel's window.
 fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32) {
     let wide = g.widens() && !g.stages();
-    let to_type = if wide { "int16_t" } else { g.x_type() };
+    let to_type = if wide { "uint32_t" } else { g.x_type() };
     let (c, width) = (geo.channels, geo.width);
     let run = geo.kernel[1] * c;
     let pair = format!("0x{:08x}u", (pad as u16 as u32) << 16 | pad as u16 as u32);
     let widen = wide.then(|| t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" }));
-    let fill_16 = wide.then(|| t.helpers.get("fill_16"));
+    let fill_pairs = wide.then(|| t.helpers.get("fill_pairs"));
     let copy = |from: String, n: &str| match &widen {
-        Some(widen) => format!("to = {widen}(to, {from}, {n});"),
+        Some(widen) => format!("to = {widen}(to, {from}, {n}, {});", g.steps().1),
         None => format!("memcpy(to, {from}, {});", bytes(g, n)),
     };
-    let fill = |n: &str| match &fill_16 {
-        Some(fill) => format!("to = {fill}(to, {pair}, {n});"),
+    let fill = |n: &str| match &fill_pairs {
+        Some(fill) => format!("to = {fill}(to, {pair}, {n}, {});", g.steps().1),
         None => format!("memset(to, {}, {});", pad & 255, bytes(g, n)),
     };
     let step = |w: &mut Writer, n: &str| {
@@ -411,46 +418,56 @@ fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str,
 fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): (&str, usize), (c, m): (&str, usize)) {
     let float = g.style == Style::F32;
     let (_, block) = g.block();
+    let weights = t.arg(1);
+    let weights = sum(&weights, &affine(g.padded(), c, 0));
+    let starts: Vec<String> = (0..m).map(|j| t.start(g.bias, c, j, float)).collect();
+    let whole = match (g.style, n, m) {
+        (Style::Dsp, 2, 2) if g.widens() => Some("dot_2x2"),
+        (Style::Dsp, 1, 4) if !g.widens() => Some(if g.unsigned { "dot_1x4_u8" } else { "dot_1x4_s8" }),
+        _ => None,
+    };
+    if let Some(dot) = whole {
+        let dot = t.helpers.get(dot);
+        w.line(format!("int32_t s[4] = {{{}}};", vec![starts.join(", "); n].join(", ")));
+        w.line(format!("{dot}(s, {from}, {weights}, {});", g.padded() / 4));
+        for i in 0..n {
+            for j in 0..m {
+                t.store(w, &format!("s[{}]", m * i + j), (p, i), (c, j));
+            }
+        }
+        return;
+    }
     let (row_type, _) = g.row_type();
     let (weight_type, sum_type) = if float { ("float", "float") } else { ("int8_t", "int32_t") };
-    let padded = g.padded();
-    let weights = t.arg(1);
     w.line(format!("const {row_type} *a = {from};"));
-    w.line(format!("const {weight_type} *w = {};", sum(&weights, &affine(padded, c, 0))));
-    for j in 0..m {
-        let start = t.start(g.bias, c, j, float);
+    w.line(format!("const {weight_type} *w = {weights};"));
+    for (j, start) in starts.iter().enumerate() {
         for i in 0..n {
-            let value = if i == 0 { start.clone() } else { format!("s0{j}") };
-            w.line(format!("{sum_type} s{i}{j} = {value};"));
+            w.line(format!("{sum_type} s{i}{j} = {start};"));
         }
     }
-    let groups = padded / g.group();
-    // Loop control costs about as much as two products: a few groups an iteration.
-    let unroll = match g.style {
-        Style::Dsp => [4, 3, 2].into_iter().find(|u| groups.is_multiple_of(*u)).unwrap_or(1),
-        Style::S8 | Style::F32 => 1,
-    };
-    let step = unroll * g.group();
-    w.line(format!("const {row_type} *const end = a + {padded};"));
-    w.open(format!("for (; a < end; a += {step}, w += {})", step * block));
-    for u in 0..unroll {
-        match g.style {
-            Style::Dsp => dsp_group(t, w, g, u, (n, m)),
-            Style::S8 | Style::F32 => {
-                let element = if float { "float" } else { "int32_t" };
+    let (_, step) = g.steps();
+    w.open(format!(
+        "for (int32_t k = 0; k < {}; k++, a += {step}, w += {})",
+        g.padded() / g.group(),
+        g.group() * block
+    ));
+    match g.style {
+        Style::Dsp => dsp_group(t, w, g, (n, m)),
+        Style::S8 | Style::F32 => {
+            let element = if float { "float" } else { "int32_t" };
+            for i in 0..n {
+                w.line(format!("const {element} a{i} = a[{}];", i * g.padded()));
+            }
+            let mac = if float { String::new() } else { t.helpers.get("mac") };
+            for j in 0..m {
+                w.line(format!("const {element} w{j} = w[{j}];"));
                 for i in 0..n {
-                    w.line(format!("const {element} a{i} = a[{}];", i * padded));
-                }
-                let mac = if float { String::new() } else { t.helpers.get("mac") };
-                for j in 0..m {
-                    w.line(format!("const {element} w{j} = w[{j}];"));
-                    for i in 0..n {
-                        w.line(if float {
-                            format!("s{i}{j} += a{i} * w{j};")
-                        } else {
-                            format!("s{i}{j} = {mac}(s{i}{j}, a{i}, w{j});")
-                        });
-                    }
+                    w.line(if float {
+                        format!("s{i}{j} += a{i} * w{j};")
+                    } else {
+                        format!("s{i}{j} = {mac}(s{i}{j}, a{i}, w{j});")
+                    });
                 }
             }
         }
@@ -463,35 +480,23 @@ fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): 
     }
 }
 
-/// Four values of each row times four weights of each channel, by SMLAD on pairs.
-fn dsp_group(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, u: usize, (n, m): (usize, usize)) {
-    let (_, block) = g.block();
+/// Four values of each row times four weights of each channel, by SMLAD on pairs: the blocks at the edges.
+fn dsp_group(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, (n, m): (usize, usize)) {
     let (load, smlad, sxtb16) = (t.helpers.get("load_4"), t.helpers.get("smlad"), t.helpers.get("sxtb16"));
-    w.block_open();
-    if g.widens() {
-        for j in 0..m {
-            w.line(format!("const uint32_t q{j} = {load}({});", plus("w", 4 * (u * block + j))));
-            w.line(format!("const uint32_t w{j} = {sxtb16}(q{j}), v{j} = {sxtb16}_ror8(q{j});"));
-        }
-        for i in 0..n {
-            let at = i * g.padded() + 4 * u;
-            w.line(format!("const uint32_t a{i} = {load}({}), b{i} = {load}({});", plus("a", at), plus("a", at + 2)));
-            for j in 0..m {
-                w.line(format!("s{i}{j} = {smlad}(w{j}, a{i}, s{i}{j});"));
-            }
-            for j in 0..m {
-                w.line(format!("s{i}{j} = {smlad}(v{j}, b{i}, s{i}{j});"));
-            }
-        }
-    } else {
+    if !g.widens() {
         let extend = t.helpers.get(if g.unsigned { "uxtb16" } else { "sxtb16" });
-        w.line(format!("const uint32_t x0 = {load}({});", plus("a", 4 * u)));
-        w.line(format!("const uint32_t a0 = {extend}(x0), b0 = {extend}_ror8(x0);"));
-        for j in 0..m {
-            w.line(format!("const uint32_t q{j} = {load}({});", plus("w", 4 * (u * block + j))));
-            w.line(format!("s0{j} = {smlad}({sxtb16}(q{j}), a0, s0{j});"));
-            w.line(format!("s0{j} = {smlad}({sxtb16}_ror8(q{j}), b0, s0{j});"));
+        w.line(format!("const uint32_t x = {load}(a), a0 = {extend}(x), b0 = {extend}_ror8(x);"));
+    }
+    for j in 0..m {
+        w.line(format!("const uint32_t q{j} = {load}({});", plus("w", 4 * j)));
+        for i in 0..n {
+            let (low, high) = if g.widens() {
+                (format!("a[{}]", 2 * i), format!("a[{}]", 2 * i + 1))
+            } else {
+                ("a0".into(), "b0".into())
+            };
+            w.line(format!("s{i}{j} = {smlad}({sxtb16}(q{j}), {low}, s{i}{j});"));
+            w.line(format!("s{i}{j} = {smlad}({sxtb16}_ror8(q{j}), {high}, s{i}{j});"));
         }
     }
-    w.close();
 }

@@ -1,0 +1,75 @@
+//! Emitted C on emulated Cortex-M cores: instructions of the DSP extension and the FPU against the evaluator.
+
+mod c_support;
+
+use c_support::cases::{convs, matmuls};
+use c_support::scalars::{fan, floats, quantised_sums, unaries};
+use c_support::{Random, bytes, compile, installed, same};
+use mcc_backends::c::CATALOGUE;
+use mcc_backends::c::exec::{Core, run_qemu};
+use mcc_backends::targets;
+use mcc_ir::graph::Graph;
+use mcc_ir::{DType, Tensor, eval};
+use mcc_passes::lower::Io;
+
+const TARGETS: [&str; 3] = ["cortex-m4", "cortex-m7", "cortex-m55"];
+
+fn ready() -> bool {
+    installed("arm-none-eabi-gcc") && installed("qemu-system-arm")
+}
+
+/// Runs a graph on a target's core, on two samples of which the first is `inputs`, and compares the first.
+fn check(g: &Graph, inputs: &[Tensor], target: &str, flags: &[&str], bound: f32) {
+    let core = Core::of(targets::find(target).unwrap()).unwrap();
+    let c = compile(g, target, CATALOGUE, Io::Arena);
+    let samples = [bytes(inputs), bytes(inputs)];
+    let out = run_qemu(&c, core, &samples, flags).unwrap_or_else(|e| panic!("{target}: {e}\n{}", c.source));
+    assert_eq!(out[0], out[1], "the second run differs");
+    same(&eval::run(g, inputs).unwrap(), &out[0], bound, &c.source);
+}
+
+#[test]
+fn integer_kernels_have_the_evaluators_bits() {
+    if !ready() {
+        return;
+    }
+    let strict = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror"];
+    for (i, (g, inputs)) in convs(&[DType::I8, DType::U8]).iter().chain(&matmuls(&[DType::I8, DType::U8])).enumerate() {
+        check(g, inputs, TARGETS[i % 3], &strict, 0.0);
+        if i % 4 == 0 {
+            check(g, inputs, "cortex-m4", &["-Os"], 0.0);
+        }
+        if i % 8 == 0 {
+            check(g, inputs, "cortex-m4", &["-O0"], 0.0);
+        }
+    }
+}
+
+#[test]
+fn float_kernels_are_close_to_the_evaluator() {
+    if !ready() {
+        return;
+    }
+    for (i, (g, inputs)) in convs(&[DType::F32]).iter().chain(&matmuls(&[DType::F32])).enumerate() {
+        if i % 2 == 0 {
+            check(g, inputs, TARGETS[i / 2 % 3], &[], 1e-6);
+        }
+    }
+}
+
+/// GCC contracts to fused multiply-add by default on these cores.
+#[test]
+fn scalars_have_the_evaluators_bits() {
+    if !ready() {
+        return;
+    }
+    let x = Tensor::new([1000], &floats(1000));
+    let g = fan(unaries(), std::slice::from_ref(&x));
+    let r = &mut Random::new(21);
+    let pair = [r.tensor(DType::I8, &[5000]), r.tensor(DType::I8, &[5000])];
+    let sums = fan(quantised_sums(), &pair);
+    for target in TARGETS {
+        check(&g, std::slice::from_ref(&x), target, &[], 0.0);
+        check(&sums, &pair, target, &[], 0.0);
+    }
+}
