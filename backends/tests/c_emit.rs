@@ -9,7 +9,6 @@ use mcc_backends::c::{CATALOGUE, COptions, EmitError};
 use mcc_backends::{c, targets};
 use mcc_ir::graph::{Graph, origin};
 use mcc_ir::op::{Binary, Rounding, Step, Unary};
-use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Op, Tensor, TensorType, eval};
 use mcc_passes::lower::{Io, lower};
 
