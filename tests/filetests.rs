@@ -1,0 +1,365 @@
+//! Runs the tests that are written in the text form: `tests/filetests/**/*.mcc`, and the samples of `docs/*.md`.
+//!
+//! A file starts with lines `// test COMMAND key=value ...`, one a command, then holds a graph:
+//!
+//! - `verify`: the graph parses and verifies. With `// error: TEXT` at the end of a line, or alone on the line above, it
+//!   must be refused instead, with exactly these faults there.
+//! - `print`: the graph is in the form that the printer writes.
+//! - `run`: evaluator, plan interpreter and JIT agree on random inputs. Integers agree in every bit; floats within 1e-5
+//!   of the largest magnitude, which is what kernels that reorder a sum are held to.
+//! - `opt pass=NAME[,NAME...]`: the graph after these passes.
+//! - `lower target=NAME [io=separate] [nests]`: the plan, with `nests` and its loop nests.
+//!
+//! A command that makes text compares it with what follows the line `// expect:`, each line after `// `. `MCC_BLESS=1`
+//! writes the file anew.
+
+use mcc_ir::catalogue::Implementation;
+use mcc_ir::graph::Graph;
+use mcc_ir::{DType, Error, Target, Tensor, TensorType, eval, plan, text, verify};
+use mcc_passes::lower::{Io, lower};
+use mcc_passes::{PassCx, pass};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const EXPECT: &str = "// expect:\n";
+
+/// What a command makes of a case: the text to compare, or nothing.
+type Outcome = Result<Option<String>, String>;
+
+/// One small function a command.
+const COMMANDS: &[(&str, fn(&Case, &Arguments) -> Outcome)] =
+    &[("verify", verify), ("print", print), ("run", run), ("opt", opt), ("lower", lower_for)];
+
+/// A graph with the commands to run on it.
+struct Case {
+    /// The text before the expected output, header included, so that lines count as in the file.
+    text: String,
+    /// What follows `// expect:`, without the comment signs.
+    expected: Option<String>,
+}
+
+struct Arguments(Vec<(String, String)>);
+
+impl Arguments {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    fn required(&self, key: &str) -> Result<&str, String> {
+        self.get(key).ok_or_else(|| format!("the command lacks {key}=..."))
+    }
+}
+
+impl Case {
+    fn new(text: &str) -> Case {
+        match text.split_once(EXPECT) {
+            None => Case { text: text.to_string(), expected: None },
+            Some((body, expected)) => {
+                let lines = expected.lines().map(|l| l.strip_prefix("// ").or(l.strip_prefix("//")).unwrap_or(l));
+                let expected = lines.map(|l| format!("{l}\n")).collect();
+                Case { text: body.to_string(), expected: Some(expected) }
+            }
+        }
+    }
+
+    fn commands(&self) -> Vec<(String, Arguments)> {
+        let commands = self.text.lines().filter_map(|l| l.strip_prefix("// test "));
+        let parse = |line: &str| {
+            let mut words = line.split_whitespace();
+            let name = words.next().unwrap_or("").to_string();
+            let split = |w: &str| w.split_once('=').map_or((w.into(), String::new()), |(k, v)| (k.into(), v.into()));
+            (name, Arguments(words.map(split).collect()))
+        };
+        commands.map(parse).collect()
+    }
+
+    fn graph(&self) -> Result<Graph, String> {
+        let graph = text::parse(&self.text, &|_| None).map_err(|e| e.to_string())?;
+        verify::verify(&graph).map_err(|e| e.to_string())?;
+        Ok(graph)
+    }
+
+    /// The faults that the file expects, each with the line that it is on.
+    fn errors(&self) -> Vec<(usize, String)> {
+        let mut errors = vec![];
+        for (i, line) in self.text.lines().enumerate() {
+            if let Some((code, fault)) = line.split_once("// error: ") {
+                errors.push((i + 1 + code.trim().is_empty() as usize, fault.trim().to_string()));
+            }
+        }
+        errors
+    }
+
+    /// The line of a value that a fault of the verifier starts with, if it does.
+    fn line_of(&self, fault: &str) -> Option<usize> {
+        let value = fault.split_whitespace().next()?;
+        self.text.lines().position(|l| l.trim_start().starts_with(&format!("{value} = "))).map(|i| i + 1)
+    }
+}
+
+fn verify(case: &Case, _: &Arguments) -> Outcome {
+    let found: Vec<(Option<usize>, String)> = match text::parse(&case.text, &|_| None) {
+        Err(Error::Parse { line, reason, .. }) => vec![(Some(line), reason)],
+        Err(e) => vec![(None, e.to_string())],
+        Ok(graph) => match verify::verify(&graph) {
+            Ok(()) => vec![],
+            Err(Error::Verify(faults)) => faults.into_iter().map(|f| (case.line_of(&f), f)).collect(),
+            Err(e) => vec![(None, e.to_string())],
+        },
+    };
+    let mut expected = case.errors();
+    for (line, fault) in found {
+        let here = |(l, text): &(usize, String)| fault.contains(text) && line.is_none_or(|line| line == *l);
+        match expected.iter().position(here) {
+            Some(i) => drop(expected.remove(i)),
+            None => return Err(format!("line {}: {fault}", line.map_or("?".into(), |l| l.to_string()))),
+        }
+    }
+    match expected.first() {
+        Some((line, text)) => Err(format!("line {line}: expected the error: {text}")),
+        None => Ok(None),
+    }
+}
+
+fn print(case: &Case, _: &Arguments) -> Outcome {
+    let body: String = case.text.lines().filter(|l| !l.starts_with("//")).map(|l| format!("{l}\n")).collect();
+    let printed = text::print(&case.graph()?);
+    if printed == body { Ok(None) } else { Err(format!("prints as\n{}", difference(&body, &printed))) }
+}
+
+fn opt(case: &Case, arguments: &Arguments) -> Outcome {
+    let mut graph = case.graph()?;
+    let target = target(arguments.get("target").unwrap_or("host"))?;
+    for name in arguments.required("pass")?.split(',') {
+        let pass = pass::find(name).map_err(|e| e.to_string())?;
+        pass::run(pass, &mut graph, &PassCx { target: &target }).map_err(|e| e.to_string())?;
+    }
+    Ok(Some(text::print(&graph)))
+}
+
+fn lower_for(case: &Case, arguments: &Arguments) -> Outcome {
+    let target = target(arguments.required("target")?)?;
+    let io = match arguments.get("io") {
+        None => Io::Arena,
+        Some("separate") => Io::Separate,
+        Some(other) => return Err(format!("io={other} is unknown")),
+    };
+    let plan = lower(&case.graph()?, &target, catalogue(&target), io).map_err(|e| e.to_string())?;
+    Ok(Some(if arguments.get("nests").is_some() { format!("{plan:#}") } else { plan::text::print(&plan) }))
+}
+
+fn run(case: &Case, _: &Arguments) -> Outcome {
+    let graph = case.graph()?;
+    let host = target("host")?;
+    let plain = lower(&graph, &host, &[], Io::Arena).map_err(|e| e.to_string())?;
+    let separate = lower(&graph, &host, &[], Io::Separate).map_err(|e| e.to_string())?;
+    let chosen = lower(&graph, &host, catalogue(&host), Io::Separate).map_err(|e| e.to_string())?;
+    let mut nests = mcc_backends::jit::compile(&plain).map_err(|e| e.to_string())?;
+    let mut kernels = mcc_backends::jit::compile(&chosen).map_err(|e| e.to_string())?;
+    for seed in 0..4 {
+        let inputs: Vec<Tensor> =
+            graph.inputs.iter().enumerate().map(|(i, p)| random(graph.ty(p.value), seed * 100 + i as u64)).collect();
+        let wanted = eval::run(&graph, &inputs).map_err(|e| e.to_string())?;
+        for (executor, found) in [
+            ("the plan interpreter", plan::interp::run(&plain, &inputs)),
+            ("the plan interpreter with separate ports", plan::interp::run(&separate, &inputs)),
+            ("the JIT on loop nests", nests.run_tensors(&inputs).map_err(|e| e.to_string())?),
+            ("the JIT with kernels", kernels.run_tensors(&inputs).map_err(|e| e.to_string())?),
+        ] {
+            for (port, (wanted, found)) in graph.outputs.iter().zip(wanted.iter().zip(&found)) {
+                agree(wanted, found).map_err(|e| format!("{executor}, output {}, inputs {seed}: {e}", port.name))?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A tensor of typical values of its type.
+fn random(ty: &TensorType, seed: u64) -> Tensor {
+    let (lo, hi) = match ty.dtype {
+        d if d.is_float() => (-4.0, 4.0),
+        DType::I64 => (-9.0, 9.0),
+        // Products of full-range 32-bit integers only wrap.
+        DType::I32 => (-100_000.0, 100_000.0),
+        d => d.int_range().map(|(lo, hi)| (lo as f64, hi as f64)).expect("an integer of at most 32 bits"),
+    };
+    text::random_tensor(ty, seed, lo, hi).expect("bounds of the type")
+}
+
+fn agree(wanted: &Tensor, found: &Tensor) -> Result<(), String> {
+    if wanted.ty() != found.ty() {
+        return Err(format!("is {}, not {}", found.ty(), wanted.ty()));
+    }
+    if !wanted.dtype().is_float() {
+        let (a, b) = (wanted.to_i64(), found.to_i64());
+        return match a.iter().zip(&b).position(|(a, b)| a != b) {
+            Some(i) => Err(format!("element {i} is {}, not {}", b[i], a[i])),
+            None => Ok(()),
+        };
+    }
+    let (a, b) = (wanted.to_f64(), found.to_f64());
+    let largest = a.iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
+    // A NaN agrees with a NaN, an infinity with itself.
+    let close = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-5 * largest;
+    match a.iter().zip(&b).position(|(a, b)| !close(*a, *b)) {
+        Some(i) => Err(format!("element {i} is {}, not {}", b[i], a[i])),
+        None => Ok(()),
+    }
+}
+
+fn target(name: &str) -> Result<Target, String> {
+    match name {
+        "host" => Target::parse("name = 'host'\ndescription = 'this machine'\nbackend = 'jit'\nalignment = 64")
+            .map_err(|e| e.to_string()),
+        _ => Err(format!("there is no target {name}")),
+    }
+}
+
+fn catalogue(_: &Target) -> &'static [Implementation] {
+    mcc_runtime::CATALOGUE
+}
+
+/// The first line in which two texts differ.
+fn difference(expected: &str, found: &str) -> String {
+    let (mut a, mut b) = (expected.lines(), found.lines());
+    for line in 1.. {
+        match (a.next(), b.next()) {
+            (None, None) => break,
+            (x, y) if x == y => {}
+            (x, y) => {
+                return format!("line {line}\n  expected: {}\n  found:    {}", x.unwrap_or("-"), y.unwrap_or("-"));
+            }
+        }
+    }
+    "line ends or the last newline differ".into()
+}
+
+/// Runs every command of a text; gives the text to write where the case is to be blessed.
+fn run_case(text: &str, bless: bool) -> Result<Option<String>, String> {
+    let case = Case::new(text);
+    let commands = case.commands();
+    let mut made = None;
+    for (name, arguments) in &commands {
+        let command = COMMANDS.iter().find(|(n, _)| n == name).ok_or_else(|| format!("there is no command {name}"))?;
+        let output = command.1(&case, arguments).map_err(|e| format!("{name}: {e}"))?;
+        if output.is_some() && made.is_some() {
+            return Err("two commands make text: write two files".into());
+        }
+        made = made.or(output.map(|o| (name, o)));
+    }
+    match (made, &case.expected) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err("no command makes text, but some is expected".into()),
+        (Some((_, output)), Some(expected)) if output == *expected => Ok(None),
+        (Some((_, output)), _) if bless => {
+            let lines: String = output.lines().map(|l| format!("// {l}\n")).collect();
+            Ok(Some(format!("{}{EXPECT}{lines}", case.text)))
+        }
+        (Some((name, output)), expected) => {
+            let expected = expected.as_deref().unwrap_or("");
+            Err(format!("{name}: {}\n  MCC_BLESS=1 accepts what was found", difference(expected, &output)))
+        }
+    }
+}
+
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).expect("a folder of tests").map(|e| e.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+}
+
+fn report(failures: Vec<String>, count: usize) {
+    assert!(failures.is_empty(), "{} of {count} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn filetests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests");
+    let bless = std::env::var_os("MCC_BLESS").is_some();
+    let mut paths = vec![];
+    files(&root, "mcc", &mut paths);
+    let mut failures = vec![];
+    for path in &paths {
+        let text = fs::read_to_string(path).expect("a readable file");
+        let shown = path.strip_prefix(&root).expect("inside the folder").display();
+        if Case::new(&text).commands().is_empty() {
+            failures.push(format!("{shown}: no line `// test COMMAND`"));
+        }
+        match run_case(&text, bless) {
+            Ok(None) => {}
+            Ok(Some(blessed)) => fs::write(path, blessed).expect("a writable file"),
+            Err(e) => failures.push(format!("{shown}: {e}")),
+        }
+    }
+    assert!(paths.len() > 10, "the filetests are missing");
+    report(failures, paths.len());
+}
+
+/// Samples in the documentation, between fences of language `mcc`: they parse and verify, and their commands pass.
+#[test]
+fn documentation_samples() {
+    let mut paths = vec![];
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"), "md", &mut paths);
+    let (mut failures, mut count) = (vec![], 0);
+    for path in &paths {
+        let text = fs::read_to_string(path).expect("a readable file");
+        for (i, sample) in text.split("```mcc\n").skip(1).enumerate() {
+            let sample = sample.split("```").next().expect("split gives one");
+            count += 1;
+            let commands = if sample.contains("// test ") { "" } else { "// test verify\n" };
+            if let Err(e) = run_case(&format!("{commands}{sample}"), false) {
+                failures.push(format!("{}: sample {}: {e}", path.display(), i + 1));
+            }
+        }
+    }
+    assert!(count > 0, "no samples in the documentation");
+    report(failures, count);
+}
+
+/// The runner must be able to fail.
+#[test]
+fn wrong_cases_fail() {
+    let graph = |body: &str| format!("graph @g(v0 \"x\": f32[2]) {{\n    {body}\n    return v1 \"y\"\n}}\n");
+    let relu = graph("v1 = relu v0 : f32[2]");
+    for (text, reason) in [
+        (format!("// test frob\n{relu}"), "there is no command frob"),
+        (format!("// test verify\n{}", graph("v1 = relu v2")), "line 3: v2 is not defined"),
+        (format!("// test verify\n{}", graph("v1 = relu v0 // error: bad")), "expected the error: bad"),
+        (format!("// test verify\n{}", graph("v1 = relu v2 // error: bad")), "line 3: v2 is not defined"),
+        (format!("// test verify\n// error: v2 is\n{}", graph("v1 = relu v2")), "line 4: v2 is not defined"),
+        (format!("// test print\n{}", graph("v1 = relu v0")), "found:        v1 = relu v0 : f32[2]"),
+        (format!("// test opt pass=frob\n{relu}"), "no pass named frob"),
+        (format!("// test opt\n{relu}"), "lacks pass="),
+        (format!("// test opt pass=fold\n{relu}"), "expected: -"),
+        (format!("// test opt pass=fold\n{relu}// expect:\n// graph\n"), "expected: graph"),
+        (format!("// test verify\n{relu}// expect:\n// graph\n"), "no command makes text"),
+        (format!("// test lower target=pdp11\n{relu}"), "there is no target pdp11"),
+    ] {
+        let e = run_case(&text, false).expect_err(&text);
+        assert!(e.contains(reason), "{e}\ninstead of: {reason}");
+    }
+    for text in [
+        format!("// test verify\n{relu}"),
+        format!("// test print\n{relu}"),
+        format!("// test verify\n{}", graph("v1 = relu v2 // error: v2 is not defined")),
+        format!("// test verify\n{}", graph("// error: v2 is not defined\n    v1 = relu v2")),
+        format!(
+            "// test opt pass=fold\n{relu}{EXPECT}{}",
+            relu.lines().map(|l| format!("// {l}\n")).collect::<String>()
+        ),
+    ] {
+        assert_eq!(run_case(&text, false), Ok(None), "{text}");
+    }
+    let one = Tensor::new([2], &[1.0f32, 2.0]);
+    assert!(agree(&one, &Tensor::new([2], &[1.0f32, 2.0001])).is_err());
+    assert!(agree(&one, &Tensor::new([2], &[1.0f32, f32::NAN])).is_err());
+    assert!(agree(&one, &Tensor::new([2], &[1.0f32, 2.000_01])).is_ok());
+    assert!(agree(&Tensor::new([1], &[1i8]), &Tensor::new([1], &[2i8])).is_err());
+}
