@@ -26,8 +26,10 @@ const EXPECT: &str = "// expect:\n";
 /// What a command makes of a case: the text to compare, or nothing.
 type Outcome = Result<Option<String>, String>;
 
+type Command = fn(&Case, &Arguments) -> Outcome;
+
 /// One small function a command.
-const COMMANDS: &[(&str, fn(&Case, &Arguments) -> Outcome)] =
+const COMMANDS: &[(&str, Command)] =
     &[("verify", verify), ("print", print), ("run", run), ("opt", opt), ("lower", lower_for)];
 
 /// A graph with the commands to run on it.

@@ -407,25 +407,23 @@ impl<'a> Checker<'a> {
     /// The range of a form where the current bounds hold.
     fn bounded(&self, form: &Form<'a>) -> Range {
         let free = form.range();
+        let width = |form: &Form<'_>, added: Range| {
+            let range = form.range().plus(added);
+            range.hi.saturating_sub(range.lo)
+        };
         let mut rest = form.clone();
         let mut added = Range::of(0);
-        for (bound, held) in &self.bounds {
-            // Each way to take a multiple of the bound's form out of the rest; the narrowest result is kept.
-            for term in &bound.terms {
-                let k = rest.coefficient(&term.atom);
-                if k == 0 || k % term.k != 0 {
-                    continue;
-                }
-                let k = k / term.k;
-                let without = rest.clone().plus_scaled(bound, -k);
-                let with = added.plus(held.times(k));
-                let width = |form: &Form<'_>, added: Range| {
-                    let range = form.range().plus(added);
-                    range.hi.saturating_sub(range.lo)
-                };
-                if width(&without, with) < width(&rest, added) {
-                    (rest, added) = (without, with);
-                }
+        // Takes a multiple of one bound's form out of the rest, the one that narrows the range most, while any does.
+        loop {
+            let candidates = self.bounds.iter().flat_map(|(bound, held)| {
+                let multiples = bound.terms.iter().map(|t| (rest.coefficient(&t.atom), t.k));
+                let multiples = multiples.filter(|(k, of)| *k != 0 && k % of == 0).map(|(k, of)| k / of);
+                let (rest, added) = (&rest, &added);
+                multiples.map(move |k| (rest.clone().plus_scaled(bound, -k), added.plus(held.times(k))))
+            });
+            match candidates.min_by_key(|(rest, added)| width(rest, *added)) {
+                Some((r, a)) if width(&r, a) < width(&rest, added) => (rest, added) = (r, a),
+                _ => break,
             }
         }
         let refined = rest.range().plus(added);
@@ -591,6 +589,27 @@ mod tests {
         assert!(!guarded(i().offset(-1), 4, i().offset(-2)).is_empty());
         // A branch that is never taken may say anything.
         assert!(guarded(i().offset(4), 4, i().offset(400)).is_empty());
+    }
+
+    #[test]
+    fn the_bound_that_narrows_most_is_taken() {
+        // 2 - i - 2r is 0, which alone leaves r = 1; r itself is bounded to 0.
+        let op = Op::ConvTranspose2d(ConvTranspose2d {
+            layout: Layout::Nhwc,
+            stride: [2, 2],
+            pad: [2, 0, 0, 0],
+            output_pad: [1, 0],
+            dilation: [1, 1],
+            groups: 2,
+            bias: false,
+            post: vec![],
+        });
+        let (x, w) = (f32(&[1, 1, 1, 2]), f32(&[2, 2, 1, 1]));
+        let out = ops::infer(&op, &[&x, &w]).unwrap();
+        let mut nest = ops::nest(&op, &[&x, &w], &out).unwrap();
+        assert_eq!(faults(&nest), Vec::<String>::new());
+        nest.args[0].shape = vec![1];
+        assert!(!faults(&nest).is_empty());
     }
 
     #[test]

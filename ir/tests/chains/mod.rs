@@ -206,6 +206,7 @@ pub fn nest_and_evaluator_agree(op: &Op, inputs: &[&Tensor]) -> Option<Tensor> {
     let expected = ops::eval(op, inputs, &out).unwrap();
     assert_eq!(expected.ty(), &out, "{op:?} on {types:?}");
     let nest = ops::nest(op, &types, &out).unwrap();
+    mcc_ir::nest::verify::verify(&nest).unwrap_or_else(|e| panic!("{op:?} on {types:?}: {e}"));
     let got = nest::run::run_on(&nest, inputs);
     if let Some(difference) = difference(&got, &expected) {
         panic!("{op:?} on {types:?}: {difference}");

@@ -11,6 +11,7 @@ pub fn run(op: &Op, inputs: &[&Tensor]) -> Tensor {
     assert_eq!(expected.ty(), &out);
     match ops::nest(op, &types, &out) {
         Ok(nest) => {
+            nest::verify::verify(&nest).unwrap_or_else(|e| panic!("{op:?} on {types:?}: {e}"));
             let got = nest::run::run_on(&nest, inputs);
             assert!(got == expected, "{op:?} on {types:?}: {:?} != {:?}", got.to_f64(), expected.to_f64());
         }
