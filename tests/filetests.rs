@@ -5,16 +5,20 @@
 //! - `verify`: the graph parses and verifies. With `// error: TEXT` at the end of a line, or alone on the line above, it
 //!   must be refused instead, with exactly these faults there.
 //! - `print`: the graph is in the form that the printer writes.
-//! - `run`: evaluator, plan interpreter and JIT agree on random inputs. Integers agree in every bit; floats within 1e-5
-//!   of the largest magnitude, which is what kernels that reorder a sum are held to.
+//! - `run`: evaluator, plan interpreter, JIT and generated C agree on random inputs. Integers agree in every bit; floats
+//!   within 1e-5 of the largest magnitude, which is what kernels that reorder a sum are held to.
 //! - `opt pass=NAME[,NAME...]`: the graph after these passes.
 //! - `lower target=NAME [io=separate] [nests]`: the plan, with `nests` and its loop nests.
+//! - `emit c target=NAME [io=separate]`: the C source.
 //!
 //! A command that makes text compares it with what follows the line `// expect:`, each line after `// `. `MCC_BLESS=1`
 //! writes the file anew.
 
+use mcc_backends::c::exec::{self, ExecError, Sample};
+use mcc_backends::{c, jit, targets};
 use mcc_ir::catalogue::Implementation;
-use mcc_ir::graph::Graph;
+use mcc_ir::graph::{Graph, Port};
+use mcc_ir::target::Backend;
 use mcc_ir::{DType, Error, Target, Tensor, TensorType, eval, plan, text, verify};
 use mcc_passes::lower::{Io, lower};
 use mcc_passes::{PassCx, pass};
@@ -30,7 +34,7 @@ type Command = fn(&Case, &Arguments) -> Outcome;
 
 /// One small function a command.
 const COMMANDS: &[(&str, Command)] =
-    &[("verify", verify), ("print", print), ("run", run), ("opt", opt), ("lower", lower_for)];
+    &[("verify", verify), ("print", print), ("run", run), ("opt", opt), ("lower", lower_for), ("emit", emit)];
 
 /// A graph with the commands to run on it.
 struct Case {
@@ -134,46 +138,107 @@ fn opt(case: &Case, arguments: &Arguments) -> Outcome {
     let target = target(arguments.get("target").unwrap_or("host"))?;
     for name in arguments.required("pass")?.split(',') {
         let pass = pass::find(name).map_err(|e| e.to_string())?;
-        pass::run(pass, &mut graph, &PassCx { target: &target }).map_err(|e| e.to_string())?;
+        pass::run(pass, &mut graph, &PassCx { target }).map_err(|e| e.to_string())?;
     }
     Ok(Some(text::print(&graph)))
 }
 
 fn lower_for(case: &Case, arguments: &Arguments) -> Outcome {
     let target = target(arguments.required("target")?)?;
-    let io = match arguments.get("io") {
-        None => Io::Arena,
-        Some("separate") => Io::Separate,
-        Some(other) => return Err(format!("io={other} is unknown")),
-    };
-    let plan = lower(&case.graph()?, &target, catalogue(&target), io).map_err(|e| e.to_string())?;
+    let plan = lower(&case.graph()?, target, catalogue(target), ports(arguments)?).map_err(|e| e.to_string())?;
     Ok(Some(if arguments.get("nests").is_some() { format!("{plan:#}") } else { plan::text::print(&plan) }))
+}
+
+fn ports(arguments: &Arguments) -> Result<Io, String> {
+    match arguments.get("io") {
+        None => Ok(Io::Arena),
+        Some("separate") => Ok(Io::Separate),
+        Some(other) => Err(format!("io={other} is unknown")),
+    }
+}
+
+fn emit(case: &Case, arguments: &Arguments) -> Outcome {
+    if arguments.get("c").is_none() {
+        return Err("the backends that print text are: c".into());
+    }
+    let target = target(arguments.required("target")?)?;
+    Ok(Some(emitted(&case.graph()?, target, ports(arguments)?)?.source))
+}
+
+/// The graph as C.
+fn emitted(graph: &Graph, target: &Target, io: Io) -> Result<c::CSource, String> {
+    let plan = lower(graph, target, c::CATALOGUE, io).map_err(|e| e.to_string())?;
+    c::emit(&plan, target, &c::COptions { name: "model".into() }).map_err(|e| e.to_string())
 }
 
 fn run(case: &Case, _: &Arguments) -> Outcome {
     let graph = case.graph()?;
-    let host = target("host")?;
-    let plain = lower(&graph, &host, &[], Io::Arena).map_err(|e| e.to_string())?;
-    let separate = lower(&graph, &host, &[], Io::Separate).map_err(|e| e.to_string())?;
-    let chosen = lower(&graph, &host, catalogue(&host), Io::Separate).map_err(|e| e.to_string())?;
-    let mut nests = mcc_backends::jit::compile(&plain).map_err(|e| e.to_string())?;
-    let mut kernels = mcc_backends::jit::compile(&chosen).map_err(|e| e.to_string())?;
-    for seed in 0..4 {
-        let inputs: Vec<Tensor> =
-            graph.inputs.iter().enumerate().map(|(i, p)| random(graph.ty(p.value), seed * 100 + i as u64)).collect();
-        let wanted = eval::run(&graph, &inputs).map_err(|e| e.to_string())?;
-        for (executor, found) in [
-            ("the plan interpreter", plan::interp::run(&plain, &inputs)),
-            ("the plan interpreter with separate ports", plan::interp::run(&separate, &inputs)),
-            ("the JIT on loop nests", nests.run_tensors(&inputs).map_err(|e| e.to_string())?),
-            ("the JIT with kernels", kernels.run_tensors(&inputs).map_err(|e| e.to_string())?),
-        ] {
-            for (port, (wanted, found)) in graph.outputs.iter().zip(wanted.iter().zip(&found)) {
-                agree(wanted, found).map_err(|e| format!("{executor}, output {}, inputs {seed}: {e}", port.name))?;
+    let random = |(i, port): (usize, &Port), seed: u64| random(graph.ty(port.value), seed * 100 + i as u64);
+    let samples: Vec<Vec<Tensor>> =
+        (0..4).map(|seed| graph.inputs.iter().enumerate().map(|p| random(p, seed)).collect()).collect();
+    let wanted: Vec<Vec<Tensor>> =
+        samples.iter().map(|s| eval::run(&graph, s)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    for (name, executor) in EXECUTORS {
+        let Some(found) = executor(&graph, &samples).map_err(|e| format!("{name}: {e}"))? else { continue };
+        if !found.iter().map(Vec::len).eq(wanted.iter().map(Vec::len)) {
+            return Err(format!("{name}: gives another number of outputs"));
+        }
+        for (sample, (wanted, found)) in wanted.iter().zip(&found).enumerate() {
+            for (port, (wanted, found)) in graph.outputs.iter().zip(wanted.iter().zip(found)) {
+                agree(wanted, found).map_err(|e| format!("{name}, output {}, sample {sample}: {e}", port.name))?;
             }
         }
     }
     Ok(None)
+}
+
+/// The outputs of a graph for each sample of inputs; `None` where a tool is missing.
+type Executor = fn(&Graph, &[Vec<Tensor>]) -> Result<Option<Vec<Vec<Tensor>>>, String>;
+
+/// What has to agree with the evaluator.
+const EXECUTORS: &[(&str, Executor)] = &[
+    ("the plan interpreter", |graph, samples| interpret(graph, samples, Io::Arena)),
+    ("the plan interpreter with separate ports", |graph, samples| interpret(graph, samples, Io::Separate)),
+    ("the JIT on loop nests", |graph, samples| compiled(graph, samples, &[], Io::Arena)),
+    ("the JIT with kernels", |graph, samples| compiled(graph, samples, mcc_runtime::CATALOGUE, Io::Separate)),
+    ("generated C", generated),
+];
+
+fn interpret(graph: &Graph, samples: &[Vec<Tensor>], io: Io) -> Result<Option<Vec<Vec<Tensor>>>, String> {
+    let plan = lower(graph, target("host")?, &[], io).map_err(|e| e.to_string())?;
+    Ok(Some(samples.iter().map(|s| plan::interp::run(&plan, s)).collect()))
+}
+
+fn compiled(
+    graph: &Graph,
+    samples: &[Vec<Tensor>],
+    catalogue: &[Implementation],
+    io: Io,
+) -> Result<Option<Vec<Vec<Tensor>>>, String> {
+    let plan = lower(graph, target("host")?, catalogue, io).map_err(|e| e.to_string())?;
+    let mut session = jit::compile(&plan).map_err(|e| e.to_string())?;
+    samples.iter().map(|s| session.run_tensors(s).map_err(|e| e.to_string())).collect::<Result<_, _>>().map(Some)
+}
+
+/// C by the host's compiler. Where there is none, nothing is compared, unless this is a CI run.
+fn generated(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Option<Vec<Vec<Tensor>>>, String> {
+    let c = emitted(graph, target("generic-c")?, Io::Arena)?;
+    let bytes: Vec<Sample> = samples.iter().map(|s| s.iter().map(|t| t.bytes().to_vec()).collect()).collect();
+    let found = match exec::run_host(&c, &bytes, exec::STRICT) {
+        Err(ExecError::Missing { tool, .. }) if std::env::var_os("CI").is_none() => {
+            eprintln!("SKIPPED: generated C is not run, {tool} is missing");
+            return Ok(None);
+        }
+        found => found.map_err(|e| e.to_string())?,
+    };
+    let tensor = |(port, bytes): (&Port, Vec<u8>)| {
+        Tensor::from_bytes(graph.ty(port.value).clone(), bytes).map_err(|e| e.to_string())
+    };
+    found
+        .into_iter()
+        .map(|sample| graph.outputs.iter().zip(sample).map(tensor).collect())
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// A tensor of typical values of its type.
@@ -209,16 +274,15 @@ fn agree(wanted: &Tensor, found: &Tensor) -> Result<(), String> {
     }
 }
 
-fn target(name: &str) -> Result<Target, String> {
-    match name {
-        "host" => Target::parse("name = 'host'\ndescription = 'this machine'\nbackend = 'jit'\nalignment = 64")
-            .map_err(|e| e.to_string()),
-        _ => Err(format!("there is no target {name}")),
-    }
+fn target(name: &str) -> Result<&'static Target, String> {
+    targets::find(name).map_err(|e| e.to_string())
 }
 
-fn catalogue(_: &Target) -> &'static [Implementation] {
-    mcc_runtime::CATALOGUE
+fn catalogue(target: &Target) -> &'static [Implementation] {
+    match target.backend {
+        Backend::C => c::CATALOGUE,
+        Backend::Jit => mcc_runtime::CATALOGUE,
+    }
 }
 
 /// The first line in which two texts differ.
@@ -342,7 +406,8 @@ fn wrong_cases_fail() {
         (format!("// test opt pass=fold\n{relu}"), "expected: -"),
         (format!("// test opt pass=fold\n{relu}// expect:\n// graph\n"), "expected: graph"),
         (format!("// test verify\n{relu}// expect:\n// graph\n"), "no command makes text"),
-        (format!("// test lower target=pdp11\n{relu}"), "there is no target pdp11"),
+        (format!("// test emit wasm target=host\n{relu}"), "the backends that print text are"),
+        (format!("// test lower target=pdp11\n{relu}"), "there is no target `pdp11`"),
     ] {
         let e = run_case(&text, false).expect_err(&text);
         assert!(e.contains(reason), "{e}\ninstead of: {reason}");
