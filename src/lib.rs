@@ -17,6 +17,8 @@
 
 mod error;
 mod model;
+pub mod report;
+pub mod text_file;
 
 pub use error::{Error, Result};
 pub use mcc_backends as backends;

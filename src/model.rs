@@ -1,6 +1,7 @@
 //! A model on its way through the compiler, with every stage at hand.
 
 use crate::error::Result;
+use crate::text_file;
 use mcc_backends::{c, jit, targets};
 use mcc_frontend::ImportOptions;
 use mcc_ir::catalogue::Implementation;
@@ -62,12 +63,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Imports an ONNX file and runs all passes for the target.
+    /// Imports an ONNX file (or reads a graph in the text form, `.mcc`) and runs all passes for the target.
     ///
     /// # Errors
     /// Where the file is no model that mcc supports.
     pub fn load(path: impl AsRef<Path>, options: &Options) -> Result<Model> {
-        Self::from_graph(mcc_frontend::import_file(path, &options.import)?, options)
+        Self::from_graph(text_file::load(path, &options.import)?, options)
     }
 
     /// Runs all passes on a graph.
@@ -75,6 +76,18 @@ impl Model {
     /// # Errors
     /// Where the graph breaks the IR's rules.
     pub fn from_graph(imported: Graph, options: &Options) -> Result<Model> {
+        Self::from_graph_with(imported, options, |_, _| {})
+    }
+
+    /// As [`Model::from_graph`]; `observe` sees the name of each pass and the graph after it.
+    ///
+    /// # Errors
+    /// As [`Model::from_graph`].
+    pub fn from_graph_with(
+        imported: Graph,
+        options: &Options,
+        mut observe: impl FnMut(&'static str, &Graph),
+    ) -> Result<Model> {
         mcc_ir::verify::verify(&imported)?;
         let mut graph = imported.clone();
         let mut integer = imported.clone();
@@ -87,6 +100,7 @@ impl Model {
             if pass.name() == "integerise" {
                 integer = graph.clone();
             }
+            observe(pass.name(), graph);
             start = Instant::now();
         })?;
         let (target, io) = (options.target.clone(), options.io);

@@ -213,7 +213,7 @@ fn bad_names_are_refused() {
     let plan = lower(&g, target, CATALOGUE, Io::Arena).unwrap();
     for name in ["", "1x", "a b", "int", "x;", "\u{e4}"] {
         let e = c::emit(&plan, target, &COptions { name: name.into() }).unwrap_err();
-        assert!(matches!(e, EmitError::Name { .. }) && e.code() == "E0401", "{name}");
+        assert!(matches!(e, EmitError::Name { .. }) && e.code() == "E0411", "{name}");
     }
 }
 

@@ -50,10 +50,10 @@ impl Error {
     }
 
     /// Every fault as a diagnostic.
-    pub fn diagnostics(self) -> Vec<Diagnostic> {
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
         match self {
-            Error::Unsupported(all) => all,
-            Error::Model(d) => vec![*d],
+            Error::Unsupported(all) => all.clone(),
+            Error::Model(d) => vec![*d.clone()],
             Error::Read { .. } => {
                 let help = "check the path and its permissions";
                 vec![Diagnostic { help: help.into(), ..Diagnostic::file(code::READ, self.to_string(), "") }]

@@ -511,10 +511,18 @@ fn order(nodes: &[proto::Node], scope: &Scope) -> Result<Vec<usize>, Error> {
 /// Drops what no output depends on, and notes what the integers of quantised inputs and outputs stand for.
 fn finish(graph: Graph) -> Result<Graph, Error> {
     let mut graph = graph.rebuild(|g, _, v, inputs| g.copy_value(v, inputs)).map_err(Fault::from)?;
+    // Elements that only move keep their meaning.
+    let roots: Vec<ValueId> = graph.values().fold(Vec::with_capacity(graph.len()), |mut roots, (id, value)| {
+        roots.push(match &value.def {
+            Def::Node { op: Op::Transpose { .. } | Op::Reshape { .. }, inputs } => roots[inputs[0].index()],
+            _ => id,
+        });
+        roots
+    });
     let mut found = HashMap::new();
     for (id, value) in graph.values() {
         if let Def::Node { op: op @ (Op::Quantize { .. } | Op::Dequantize { .. }), inputs } = &value.def {
-            let quantised = if matches!(op, Op::Quantize { .. }) { id } else { inputs[0] };
+            let quantised = if matches!(op, Op::Quantize { .. }) { id } else { roots[inputs[0].index()] };
             if let Some(q) = params(&graph, inputs) {
                 // Readers that disagree leave the port without parameters.
                 found
@@ -525,7 +533,7 @@ fn finish(graph: Graph) -> Result<Graph, Error> {
         }
     }
     for port in graph.inputs.iter_mut().chain(&mut graph.outputs) {
-        port.quant = found.get(&port.value).copied().flatten();
+        port.quant = found.get(&roots[port.value.index()]).copied().flatten();
     }
     Ok(graph)
 }
@@ -537,5 +545,29 @@ fn params(graph: &Graph, inputs: &[ValueId]) -> Option<QuantParams> {
     match (scale.as_slice(), zero.as_slice()) {
         ([s], [z]) => Some(QuantParams { scale: F32(*s), zero_point: i32::try_from(*z).ok()? }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcc_ir::{DType, TensorType};
+
+    #[test]
+    fn ports_are_quantised_through_moves() {
+        let mut graph = Graph::new("g");
+        let x = graph.add_input("x", TensorType::new(DType::I8, [2, 3]));
+        let t = graph.add_node(Op::Transpose { perm: vec![1, 0] }, vec![x], origin("t")).unwrap();
+        let scale = graph.add_const(Tensor::new([1], &[0.5f32]), origin("s"));
+        let zero = graph.add_const(Tensor::new([1], &[-3i8]), origin("z"));
+        let real = graph.add_node(Op::Dequantize { axis: 0 }, vec![t, scale, zero], origin("dq")).unwrap();
+        let q = Op::Quantize { axis: 0, dtype: DType::I8 };
+        let y = graph.add_node(q, vec![real, scale, zero], origin("q")).unwrap();
+        let flat = graph.add_node(Op::Reshape { shape: vec![6] }, vec![y], origin("r")).unwrap();
+        graph.add_output("y", flat);
+        graph.add_output("real", real);
+        let graph = finish(graph).unwrap();
+        let params = Some(QuantParams { scale: F32(0.5), zero_point: -3 });
+        assert_eq!((graph.inputs[0].quant, graph.outputs[0].quant, graph.outputs[1].quant), (params, params, None));
     }
 }

@@ -75,5 +75,5 @@ pub fn tensor_from_bytes(bytes: impl Into<Bytes>) -> Result<(String, Tensor), Er
 
 /// Every fault that keeps the ONNX file at `path` from being imported; empty where there is none.
 pub fn check_file(path: impl AsRef<Path>, options: &ImportOptions) -> Vec<Diagnostic> {
-    import_file(path, options).err().map_or(vec![], Error::diagnostics)
+    import_file(path, options).err().map_or(vec![], |e| e.diagnostics())
 }

@@ -50,8 +50,8 @@ impl EmitError {
     /// The stable code shown to users.
     pub fn code(&self) -> &'static str {
         match self {
-            EmitError::Name { .. } => "E0401",
-            EmitError::Implementation { .. } => "E0402",
+            EmitError::Name { .. } => "E0411",
+            EmitError::Implementation { .. } => "E0412",
         }
     }
 }

@@ -1,0 +1,91 @@
+//! `mcc analyze`: what each kernel costs on a target.
+
+use super::args::{IoArg, ModelArgs};
+use super::compile::totals;
+use super::output;
+use mcc::backends::targets;
+use mcc::report::{KernelReport, Report};
+use mcc::{Options, Result};
+use serde::Serialize;
+
+/// Show what a model needs on a target, kernel by kernel.
+///
+/// `live` is the memory of the arena in use while a kernel runs. Code size is an estimate.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  mcc analyze model.onnx --target stm32h7")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
+    #[arg(long)]
+    target: String,
+    /// Where inputs and outputs live
+    #[arg(long, value_enum, default_value_t)]
+    io: IoArg,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    report: Report,
+    /// Null where the target has no memory of its own.
+    fits: Option<bool>,
+    /// What does not fit, in words.
+    over: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let target = targets::find(&args.target)?;
+    let options = Options { io: args.io.into(), ..args.model.options(target) };
+    let model = mcc::Model::load(&args.model.model, &options)?;
+    let report = Report::of(&model.plan()?, target);
+    let over = report.over_budget(target.ram, target.flash);
+    let fits = (target.ram.is_some() || target.flash.is_some()).then_some(over.is_empty());
+    if args.json {
+        return output::print_json(&Outcome { report, fits, over });
+    }
+    let rows: Vec<Vec<String>> = report.kernels.iter().map(|k| row(k, &report)).collect();
+    let header = ["id", "op(fused)", "out", "macc", "%", "w(B)", "live(B)", "%peak", "impl", "from"];
+    output::print(&output::table(&header, &rows))?;
+    output::print(&totals(&report))?;
+    let share = |need: usize, have: Option<usize>, what: &str| {
+        have.map(|have| {
+            format!("{what} {:.1} % of {} B", 100.0 * need as f64 / have as f64, output::thousands(have as u64))
+        })
+    };
+    let t = &report.totals;
+    let parts = [share(t.ram_bytes, target.ram, "ram"), share(t.flash_bytes_estimate, target.flash, "flash")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match fits {
+        Some(true) => output::print(&format!("fits: {}\n", parts.join(", "))),
+        Some(false) => output::print(&format!("does not fit: {}\n", over.join("; "))),
+        None => Ok(()),
+    }
+}
+
+fn row(k: &KernelReport, report: &Report) -> Vec<String> {
+    let percent =
+        |part: f64, whole: f64| if whole > 0.0 { format!("{:.1}", 100.0 * part / whole) } else { "0.0".into() };
+    let t = &report.totals;
+    let op = if k.fused.is_empty() { k.op.to_string() } else { format!("{}({})", k.op, k.fused.join(",")) };
+    let dims: Vec<String> = k.output_shape.iter().map(usize::to_string).collect();
+    let mut from: String = k.origin.join(" ").chars().take(40).flat_map(char::escape_debug).collect();
+    if k.origin.join(" ").chars().nth(40).is_some() {
+        from.push_str("...");
+    }
+    vec![
+        k.index.to_string(),
+        op,
+        format!("{}[{}]", k.output_type, dims.join("x")),
+        k.macs.to_string(),
+        percent(k.macs as f64, t.macs as f64),
+        k.weight_bytes.to_string(),
+        k.live_bytes.to_string(),
+        percent(k.live_bytes as f64, t.peak_live_bytes as f64),
+        k.implementation.to_string(),
+        from,
+    ]
+}

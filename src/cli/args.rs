@@ -1,0 +1,129 @@
+//! Options that several commands share.
+
+use clap::ValueEnum;
+use mcc::backends::targets;
+use mcc::frontend::ImportOptions;
+use mcc::ir::Target;
+use mcc::ir::target::Backend as Family;
+use mcc::passes::lower::Io;
+use mcc::{Error, Model, Options, Result};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The model and what the user says about it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// ONNX model, or a graph in the text form (.mcc, with its .safetensors beside it)
+    pub model: PathBuf,
+    /// Size of a symbolic dimension; may be given more than once
+    #[arg(long = "input-dim", value_name = "NAME=SIZE", value_parser = parse_dim)]
+    pub input_dims: Vec<(String, usize)>,
+    /// Shape of an input; may be given more than once
+    #[arg(long = "input-shape", value_name = "NAME=SIZE,SIZE,...", value_parser = parse_shape)]
+    pub input_shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl ModelArgs {
+    pub fn import(&self) -> ImportOptions {
+        ImportOptions {
+            input_dims: self.input_dims.iter().cloned().collect::<BTreeMap<_, _>>(),
+            input_shapes: self.input_shapes.iter().cloned().collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    pub fn options(&self, target: &Target) -> Options {
+        Options { target: target.clone(), import: self.import(), io: Io::default() }
+    }
+
+    /// Imports the model and runs all passes for a target.
+    ///
+    /// # Errors
+    /// Where the model is not supported.
+    pub fn load(&self, target: &Target) -> Result<Model> {
+        Model::load(&self.model, &self.options(target))
+    }
+}
+
+/// Where inputs and outputs live in emitted C.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum IoArg {
+    /// In the arena; a run may overwrite its inputs
+    #[default]
+    Arena,
+    /// Outside, untouched
+    Separate,
+}
+
+impl From<IoArg> for Io {
+    fn from(io: IoArg) -> Io {
+        match io {
+            IoArg::Arena => Io::Arena,
+            IoArg::Separate => Io::Separate,
+        }
+    }
+}
+
+/// The target with this name, for which C is emitted.
+///
+/// # Errors
+/// Where there is none, or it is compiled for in another way.
+pub fn c_target(name: &str) -> Result<&'static Target> {
+    let target = targets::find(name)?;
+    match target.backend {
+        Family::C => Ok(target),
+        Family::Jit => Err(Error::Usage(format!(
+            "no C is written for target `{}`, which is compiled just in time: use `mcc run` or `mcc bench`, or embed \
+             the library (`mcc::compile_file`); `--target generic-c` writes portable C",
+            target.name
+        ))),
+    }
+}
+
+fn parse_dim(text: &str) -> std::result::Result<(String, usize), String> {
+    let (name, size) = text.rsplit_once('=').ok_or("expected NAME=SIZE, such as batch=1")?;
+    let size = size.parse().map_err(|_| format!("{size:?} is not a size"))?;
+    Ok((name.to_string(), size))
+}
+
+fn parse_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {
+    let (name, sizes) = text.rsplit_once('=').ok_or("expected NAME=SIZE,SIZE,..., such as input=1,3,32,32")?;
+    let sizes: std::result::Result<Vec<usize>, String> = sizes
+        .split(',')
+        .filter(|s| !s.is_empty())
+        .map(|s| s.trim().parse().map_err(|_| format!("{s:?} is not a size")))
+        .collect();
+    Ok((name.to_string(), sizes?))
+}
+
+/// Bytes, with K for 1024 and M for 1024 * 1024.
+pub fn parse_bytes(text: &str) -> std::result::Result<usize, String> {
+    let (digits, factor) = match text.trim_end_matches(['b', 'B']) {
+        t if t.ends_with(['k', 'K']) => (&t[..t.len() - 1], 1usize << 10),
+        t if t.ends_with(['m', 'M']) => (&t[..t.len() - 1], 1 << 20),
+        t => (t, 1),
+    };
+    let n: Option<usize> = digits.parse().ok();
+    n.and_then(|n| n.checked_mul(factor))
+        .ok_or_else(|| format!("{text:?} is not a size in bytes, such as 65536 or 64K"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_hold_equal_signs() {
+        assert_eq!(parse_dim("a=b=3"), Ok(("a=b".into(), 3)));
+        assert_eq!(parse_shape("x=1,3,2"), Ok(("x".into(), vec![1, 3, 2])));
+        assert_eq!(parse_shape("x="), Ok(("x".into(), vec![])));
+        assert!(parse_dim("batch").is_err() && parse_dim("batch=-1").is_err() && parse_shape("x=1,?").is_err());
+    }
+
+    #[test]
+    fn bytes_take_a_suffix() {
+        assert_eq!(parse_bytes("64K"), Ok(65536));
+        assert_eq!(parse_bytes("2MB"), Ok(2 << 20));
+        assert_eq!(parse_bytes("17"), Ok(17));
+        assert!(parse_bytes("99999999999999M").is_err() && parse_bytes("K").is_err() && parse_bytes("").is_err());
+    }
+}

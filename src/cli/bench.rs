@@ -1,0 +1,154 @@
+//! `mcc bench`: how fast the just-in-time compiled model runs on this machine.
+
+use super::args::ModelArgs;
+use super::output;
+use super::tap::random_inputs;
+use mcc::backends::targets;
+use mcc::ir::{DType, Tensor};
+use mcc::{Error, Result, TensorMut, TensorRef};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Runs before the clock counts.
+const WARM_UP: usize = 10;
+
+/// Time the just-in-time compiled model on this machine.
+///
+/// Inputs are random, always the same. Each run is timed on its own.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  mcc bench model.onnx --runs 1000 --json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Threads of one run
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+    /// Timed runs
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    model: PathBuf,
+    runs: usize,
+    threads: usize,
+    median_us: f64,
+    min_us: f64,
+    p95_us: f64,
+    /// Import, passes and code generation.
+    compile_ms: f64,
+    arena_bytes: usize,
+    weight_bytes: usize,
+    macs: u64,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.threads != 1 {
+        return Err(Error::Usage("--threads takes 1 only: a run uses one thread".into()));
+    }
+    let target = targets::find("host")?;
+    let start = Instant::now();
+    let model = args.model.load(target)?;
+    let mut session = model.session()?;
+    let compile = start.elapsed();
+    let inputs = random_inputs(&model.integer, 1)?;
+    let inputs: Option<Vec<Elements>> = inputs.iter().map(Elements::of).collect();
+    let outputs: Option<Vec<Elements>> = session
+        .outputs()
+        .iter()
+        .map(|p| Elements::of(&Tensor::from_bytes(p.ty.clone(), vec![0; p.ty.bytes()]).ok()?))
+        .collect();
+    let (Some(inputs), Some(mut outputs)) = (inputs, outputs) else {
+        return Err(Error::Usage("an input or output has an element type that sessions do not take".into()));
+    };
+    let inputs: Vec<TensorRef<'_>> = inputs.iter().map(Elements::borrow).collect();
+    let mut outputs: Vec<TensorMut<'_>> = outputs.iter_mut().map(Elements::borrow_mut).collect();
+    let runs = args.runs as usize;
+    let bar = output::progress(runs, "bench");
+    let mut times = Vec::with_capacity(runs);
+    for i in 0..WARM_UP + runs {
+        let start = Instant::now();
+        session.run(&inputs, &mut outputs)?;
+        let time = start.elapsed();
+        if i >= WARM_UP {
+            times.push(time);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    times.sort();
+    let us = |t: Duration| t.as_nanos() as f64 / 1e3;
+    let outcome = Outcome {
+        model: args.model.model.clone(),
+        runs,
+        threads: args.threads,
+        median_us: us(times[runs / 2]),
+        min_us: us(times[0]),
+        p95_us: us(times[(runs * 95).div_ceil(100).max(1) - 1]),
+        compile_ms: us(compile) / 1e3,
+        arena_bytes: session.arena_bytes(),
+        weight_bytes: session.weights_bytes(),
+        macs: model.plan()?.macs(),
+    };
+    if args.json {
+        return output::print_json(&outcome);
+    }
+    let o = &outcome;
+    output::print(&format!(
+        "median {:.1} us   min {:.1} us   p95 {:.1} us   ({runs} runs, 1 thread)\ncompiled in {:.1} ms   arena {} B   \
+         weights {} B   {:.2} GMAC/s\n",
+        o.median_us,
+        o.min_us,
+        o.p95_us,
+        o.compile_ms,
+        output::thousands(o.arena_bytes as u64),
+        output::thousands(o.weight_bytes as u64),
+        o.macs as f64 / o.median_us / 1e3,
+    ))
+}
+
+macro_rules! elements {
+    ($($variant:ident, $element:ty;)*) => {
+        /// Elements that a session reads or writes.
+        enum Elements {
+            $($variant(Vec<$element>),)*
+        }
+
+        impl Elements {
+            /// `None` for element types that sessions do not take.
+            fn of(tensor: &Tensor) -> Option<Elements> {
+                match tensor.dtype() {
+                    $(DType::$variant => tensor.to_vec().map(Elements::$variant),)*
+                    _ => None,
+                }
+            }
+
+            fn borrow(&self) -> TensorRef<'_> {
+                match self {
+                    $(Elements::$variant(v) => v.into(),)*
+                }
+            }
+
+            fn borrow_mut(&mut self) -> TensorMut<'_> {
+                match self {
+                    $(Elements::$variant(v) => v.into(),)*
+                }
+            }
+        }
+    };
+}
+
+elements! {
+    F32, f32;
+    I64, i64;
+    I32, i32;
+    I16, i16;
+    I8, i8;
+    U8, u8;
+    Bool, bool;
+}

@@ -1,0 +1,134 @@
+//! `mcc compile`: a model becomes C.
+
+use super::args::{IoArg, ModelArgs, c_target, parse_bytes};
+use super::output::{self, Written};
+use mcc::ir::text;
+use mcc::passes::pass;
+use mcc::report::Report;
+use mcc::{Error, Model, Options, Result};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Compile a model to C for a microcontroller.
+///
+/// Writes NAME.c, NAME.h and NAME.report.json. Where the model needs more memory than the target or a budget has, nothing
+/// is written and the exit code is 2.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  mcc compile model.onnx --target stm32h7 -o out --name net")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Chip, core or `generic-c`; `mcc targets` lists them
+    #[arg(long)]
+    target: String,
+    /// Folder that the files are written to
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Prefix of every C identifier, and the files' name
+    #[arg(short, long)]
+    name: String,
+    /// Where inputs and outputs live
+    #[arg(long, value_enum, default_value_t)]
+    io: IoArg,
+    /// RAM that arena, inputs and outputs may take, such as 64K; by default that of the chip
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    ram: Option<usize>,
+    /// Flash that constants and code (estimated) may take; by default that of the chip
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    flash: Option<usize>,
+    /// Write the graph after each pass to this folder, in the text form
+    #[arg(long, value_name = "DIR")]
+    dump_passes: Option<PathBuf>,
+    /// Show the graph after this pass on stderr; may be given more than once
+    #[arg(long, value_name = "PASS")]
+    print_after: Vec<String>,
+    /// Print the report, the files and the time of each pass as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    report: Report,
+    files: Vec<Written>,
+    passes: Vec<PassTime>,
+}
+
+/// What a pass did and how long it took.
+#[derive(Serialize)]
+struct PassTime {
+    name: &'static str,
+    changed: bool,
+    microseconds: u128,
+    values: usize,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let target = c_target(&args.target)?;
+    for name in &args.print_after {
+        pass::find(name)?;
+    }
+    let options = Options { io: args.io.into(), ..args.model.options(target) };
+    let graph = mcc::text_file::load(&args.model.model, &options.import)?;
+    let mut files = Vec::new();
+    if let Some(folder) = &args.dump_passes {
+        files.extend(output::graph_files(&graph, &folder.join("00-import.mcc")));
+    }
+    let mut step = 0;
+    let model = Model::from_graph_with(graph, &options, |name, graph| {
+        step += 1;
+        if let Some(folder) = &args.dump_passes {
+            files.extend(output::graph_files(graph, &folder.join(format!("{step:02}-{name}.mcc"))));
+        }
+        if args.print_after.iter().any(|p| p == name) {
+            eprint!("// after {name}\n{}", text::print(graph));
+        }
+    })?;
+    let plan = model.plan()?;
+    let report = Report::of(&plan, target);
+    let over = report.over_budget(args.ram.or(target.ram), args.flash.or(target.flash));
+    if !over.is_empty() {
+        return Err(Error::Budget(over.join("; ")));
+    }
+    let source = model.c_source(&args.name)?;
+    let at = |ending: &str| args.output.join(format!("{}{ending}", args.name));
+    files.push((at(".c"), source.source.into_bytes()));
+    files.push((at(".h"), source.header.into_bytes()));
+    files.push((at(".report.json"), output::json(&report).into_bytes()));
+    let files = output::write_files(&files)?;
+    if args.json {
+        let time = |p: &mcc::PassRecord| PassTime {
+            name: p.name,
+            changed: p.changed,
+            microseconds: p.time.as_micros(),
+            values: p.values,
+        };
+        return output::print_json(&Summary { report, files, passes: model.passes.iter().map(time).collect() });
+    }
+    output::print(&files.iter().map(Written::line).collect::<String>())?;
+    output::print(&totals(&report))
+}
+
+/// The totals in one paragraph.
+pub fn totals(report: &Report) -> String {
+    let t = &report.totals;
+    let n = |n: usize| output::thousands(n as u64);
+    let mut text = format!(
+        "target {}   macc {}   weights (ro) {} B   activations (rw) {} B   ram {} B   flash {} B (code estimated)\n",
+        report.target,
+        output::thousands(t.macs),
+        n(t.weight_bytes),
+        n(t.arena_bytes),
+        n(t.ram_bytes),
+        n(t.flash_bytes_estimate),
+    );
+    text += &format!(
+        "arena {} B: {:.1} % above the {} B that live together, {:.1} % above the largest operator's {} B\n",
+        n(t.arena_bytes),
+        t.arena_gap_live_percent,
+        n(t.arena_bound_live_bytes),
+        t.arena_gap_operator_percent,
+        n(t.arena_bound_operator_bytes),
+    );
+    text
+}

@@ -1,0 +1,236 @@
+//! The compile report: what each kernel costs, and what the whole model needs.
+//!
+//! Bytes of constants and of the arena are exact. Code size is an estimate and named so: it depends on the C compiler.
+//! The report depends on the plan and the target only, so that equal compilations give equal files.
+
+use mcc_ir::catalogue::NEST;
+use mcc_ir::op::{Op, Step};
+use mcc_ir::plan::{Arg, BufferId, Kernel, Plan, PlanPort};
+use mcc_ir::{Target, TensorType};
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// One kernel of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KernelReport {
+    pub index: usize,
+    /// The operator's name in the text form.
+    pub op: &'static str,
+    /// The steps of its epilogue, in order.
+    pub fused: Vec<String>,
+    /// The catalogue's implementation, or `nest`.
+    pub implementation: &'static str,
+    /// The ONNX nodes that it was made from.
+    pub origin: Vec<String>,
+    pub output_shape: Vec<usize>,
+    pub output_type: &'static str,
+    /// Multiply-accumulates of one run.
+    pub macs: u64,
+    /// Bytes of its constants as emitted.
+    pub weight_bytes: usize,
+    /// Bytes of the arena in use while it runs, its scratch included.
+    pub live_bytes: usize,
+    pub scratch_bytes: usize,
+}
+
+/// An input or output of the model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PortReport {
+    pub name: String,
+    pub shape: Vec<usize>,
+    #[serde(rename = "type")]
+    pub dtype: &'static str,
+    pub bytes: usize,
+    /// Bytes from the start of the arena; absent where the caller keeps it outside.
+    pub offset: Option<usize>,
+    pub scale: Option<f32>,
+    pub zero_point: Option<i32>,
+}
+
+/// What the whole model needs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Totals {
+    pub kernels: usize,
+    pub macs: u64,
+    /// Bytes of all constants as emitted, each counted once.
+    pub weight_bytes: usize,
+    /// The most bytes in use at one time.
+    pub peak_live_bytes: usize,
+    pub arena_bytes: usize,
+    /// No placement of whole buffers under this schedule needs less.
+    pub arena_bound_live_bytes: usize,
+    /// No schedule needs less: the largest kernel if its output overlapped its inputs perfectly.
+    pub arena_bound_operator_bytes: usize,
+    /// How much larger the arena is than each bound, in percent of the bound.
+    pub arena_gap_live_percent: f64,
+    pub arena_gap_operator_percent: f64,
+    /// Inputs and outputs that the caller keeps outside the arena.
+    pub io_bytes_outside_arena: usize,
+    /// Arena and outside inputs and outputs; the stack is not in it.
+    pub ram_bytes: usize,
+    pub code_bytes_estimate: usize,
+    /// Constants and estimated code.
+    pub flash_bytes_estimate: usize,
+}
+
+/// A model's needs on a target.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    pub mcc: &'static str,
+    pub model: String,
+    pub target: String,
+    pub inputs: Vec<PortReport>,
+    pub outputs: Vec<PortReport>,
+    pub kernels: Vec<KernelReport>,
+    pub totals: Totals,
+}
+
+impl Report {
+    pub fn of(plan: &Plan, target: &Target) -> Report {
+        let kernels: Vec<KernelReport> = plan.kernels.iter().enumerate().map(|(i, k)| kernel(plan, i, k)).collect();
+        let ports = |ports: &[PlanPort]| ports.iter().map(|p| port(plan, p)).collect::<Vec<_>>();
+        let (inputs, outputs) = (ports(&plan.inputs), ports(&plan.outputs));
+        let outside: usize = inputs.iter().chain(&outputs).filter(|p| p.offset.is_none()).map(|p| p.bytes).sum();
+        let (weight_bytes, code) = (plan.const_bytes(), code_estimate(plan));
+        let totals = Totals {
+            kernels: kernels.len(),
+            macs: plan.macs(),
+            weight_bytes,
+            peak_live_bytes: kernels.iter().map(|k| k.live_bytes).max().unwrap_or(0),
+            arena_bytes: plan.arena_bytes,
+            arena_bound_live_bytes: plan.bounds.live,
+            arena_bound_operator_bytes: plan.bounds.operator,
+            arena_gap_live_percent: gap(plan.arena_bytes, plan.bounds.live),
+            arena_gap_operator_percent: gap(plan.arena_bytes, plan.bounds.operator),
+            io_bytes_outside_arena: outside,
+            ram_bytes: plan.arena_bytes + outside,
+            code_bytes_estimate: code,
+            flash_bytes_estimate: weight_bytes + code,
+        };
+        Report {
+            mcc: env!("CARGO_PKG_VERSION"),
+            model: plan.name.clone(),
+            target: target.name.clone(),
+            inputs,
+            outputs,
+            kernels,
+            totals,
+        }
+    }
+
+    /// The sentences that say what does not fit; empty where everything does.
+    pub fn over_budget(&self, ram: Option<usize>, flash: Option<usize>) -> Vec<String> {
+        let over = |what: &str, need: usize, have: Option<usize>, note: &str| {
+            have.filter(|have| need > *have).map(|have| {
+                let share = 100.0 * need as f64 / have.max(1) as f64;
+                format!("{what}: {need} bytes are needed{note}, {have} are there ({share:.0} %)")
+            })
+        };
+        let t = &self.totals;
+        let notes = (" for arena, inputs and outputs", " for constants and estimated code");
+        let all = [over("ram", t.ram_bytes, ram, notes.0), over("flash", t.flash_bytes_estimate, flash, notes.1)];
+        all.into_iter().flatten().collect()
+    }
+}
+
+/// How much larger `size` is than `bound`, in percent of it, with two decimals.
+fn gap(size: usize, bound: usize) -> f64 {
+    match bound {
+        0 => 0.0,
+        _ => (1e4 * (size as f64 / bound as f64 - 1.0)).round() / 100.0,
+    }
+}
+
+fn port(plan: &Plan, p: &PlanPort) -> PortReport {
+    PortReport {
+        name: p.name.clone(),
+        shape: p.ty.shape.clone(),
+        dtype: p.ty.dtype.name(),
+        bytes: p.ty.bytes(),
+        offset: plan.buffer(p.buffer).offset,
+        scale: p.quant.map(|q| q.scale.0),
+        zero_point: p.quant.map(|q| q.zero_point),
+    }
+}
+
+fn kernel(plan: &Plan, index: usize, k: &Kernel) -> KernelReport {
+    let used: HashSet<_> = k
+        .args
+        .iter()
+        .filter_map(|a| match a {
+            Arg::Const(c) => Some(*c),
+            Arg::Buffer(_) => None,
+        })
+        .chain(k.tables.iter().copied())
+        .collect();
+    let const_bytes = |c: &mcc_ir::plan::ConstId| {
+        let c = plan.constant(*c);
+        c.packing.packed_type(c.tensor.ty()).bytes()
+    };
+    KernelReport {
+        index,
+        op: k.op.name(),
+        fused: fused(&k.op),
+        implementation: k.implementation,
+        origin: k.origin.iter().map(|n| n.to_string()).collect(),
+        output_shape: k.out_type.shape.clone(),
+        output_type: k.out_type.dtype.name(),
+        macs: k.macs,
+        weight_bytes: used.iter().map(const_bytes).sum(),
+        live_bytes: live_bytes(plan, index),
+        scratch_bytes: k.scratch.map_or(0, |b: BufferId| plan.buffer(b).bytes),
+    }
+}
+
+/// The names of an epilogue's steps. A chain is its steps; the first is the operator's own name where it has only one.
+fn fused(op: &Op) -> Vec<String> {
+    let steps = match op {
+        Op::Map(steps) if steps.len() == 1 => &[],
+        op => op.post().map_or(&[][..], Vec::as_slice),
+    };
+    let name = |s: &Step| match s {
+        Step::Requant { .. } => "requant".to_string(),
+        Step::Dequant(_) => "dequant".to_string(),
+        Step::Quant { .. } => "quant".to_string(),
+        Step::Cast(d) => format!("cast_{d}"),
+        one => Op::Map(vec![one.clone()]).name().to_string(),
+    };
+    steps.iter().map(name).collect()
+}
+
+/// Bytes of the arena that belong to a buffer that lives while kernel `now` runs, each rounded up to the alignment.
+fn live_bytes(plan: &Plan, now: usize) -> usize {
+    let mut spans: Vec<(usize, usize)> = plan
+        .buffers
+        .iter()
+        .filter(|b| b.first <= now && now <= b.last)
+        .filter_map(|b| b.offset.map(|at| (at, at + b.bytes.next_multiple_of(plan.alignment))))
+        .collect();
+    spans.sort_unstable();
+    let (mut total, mut end) = (0, 0);
+    for (from, to) in spans {
+        total += to.saturating_sub(from.max(end));
+        end = end.max(to);
+    }
+    total
+}
+
+/// Bytes of code, from sizes measured with `arm-none-eabi-gcc -O3`: a fixed part for checks and helpers, and a part for
+/// each kernel that is printed.
+fn code_estimate(plan: &Plan) -> usize {
+    let kernel = |k: &Kernel| match (k.implementation, &k.op) {
+        (NEST, Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::MatMul(_)) => 700,
+        (NEST, Op::Softmax(_) | Op::LayerNorm(_) | Op::Resize(_)) => 900,
+        (NEST, _) => 350,
+        _ => 900,
+    };
+    400 + plan.kernels.iter().map(kernel).sum::<usize>()
+}
+
+/// A shape as `1x28x28x8`, `scalar` for rank 0.
+pub fn shape_text(ty: &TensorType) -> String {
+    match ty.shape.as_slice() {
+        [] => "scalar".into(),
+        dims => dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+    }
+}
