@@ -132,7 +132,12 @@ fn check(name: &str) {
     let own = eval::run(graph, &given).expect("evaluates");
     for (found, judged) in own.iter().zip(&judged) {
         if judged.dtype() == DType::F32 {
-            compare(&format!("{name} against ONNX Runtime"), &[found.clone()], &[judged.clone()], JUDGE_BOUND);
+            compare(
+                &format!("{name} against ONNX Runtime"),
+                std::slice::from_ref(found),
+                std::slice::from_ref(judged),
+                JUDGE_BOUND,
+            );
         } else {
             let worst = found.to_i64().iter().zip(judged.to_i64()).map(|(a, b)| (a - b).abs()).max();
             assert!(worst <= Some(1), "{name} differs from ONNX Runtime by {worst:?} steps");
