@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("arena {} bytes, weights {} bytes", session.arena_bytes(), session.weights_bytes());
 
     let (input, output) = (session.inputs()[0].ty.clone(), session.outputs()[0].ty.clone());
-    if (input.dtype, output.dtype) != (DType::F32, DType::F32) || session.inputs().len() + session.outputs().len() != 2 {
+    if (input.dtype, output.dtype) != (DType::F32, DType::F32) || session.inputs().len() + session.outputs().len() != 2
+    {
         return Err("this example feeds models of one f32 input and one f32 output".into());
     }
     // A gradient from black to white; a real program has a sensor here.

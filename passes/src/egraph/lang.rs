@@ -166,7 +166,20 @@ pub struct Rewriter<'a> {
 
 impl Rewriter<'_> {
     /// Adds an operator that stands for the same original value as `like`. `None` where it does not type-check.
-    pub fn add(&mut self, op: Op, children: Vec<Id>, like: Id) -> Option<Id> {
+    ///
+    /// Of the permutations that move the same data, because they differ in dimensions of 1 only, the one is taken that keeps
+    /// those in order.
+    pub fn add(&mut self, mut op: Op, children: Vec<Id>, like: Id) -> Option<Id> {
+        if let Op::Transpose { perm } = &mut op {
+            let shape = &self.eg[children[0]].data.ty.shape;
+            let is_unit = |d: &usize| shape.get(*d) == Some(&1);
+            let mut units: Vec<usize> = perm.iter().copied().filter(is_unit).collect();
+            units.sort_unstable();
+            let mut units = units.into_iter();
+            for p in perm.iter_mut().filter(|p| is_unit(p)) {
+                *p = units.next().expect("as many as were taken");
+            }
+        }
         let types: Vec<&TensorType> = children.iter().map(|c| &self.eg[*c].data.ty).collect();
         ops::infer(&op, &types).ok()?;
         let id = self.eg.add(Node { head: Head::Op(op), children });

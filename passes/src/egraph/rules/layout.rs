@@ -1,7 +1,7 @@
 //! Layout: spatial operators channels last, and the algebra of transposes and reshapes among themselves.
 
 use super::super::lang::{Node, Rewriter};
-use super::{Rule, transposed_operand, transposes};
+use super::{Rule, transposed, transposed_operand, transposes};
 use crate::pass::Class;
 use egg::Id;
 use mcc_ir::op::{Layout, Op};
@@ -41,9 +41,10 @@ fn channels_last(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let build = || {
         for (i, child) in children.iter_mut().enumerate() {
             *child = match i {
-                0 => transposed_operand(cx, *child, &TO_NHWC).filter(|c| cx.ty(*c).rank() == 4)?,
-                1 if weights => cx.add(Op::Transpose { perm: TO_NHWC.to_vec() }, vec![*child], *child)?,
+                0 => transposed(cx, *child, &TO_NHWC)?,
+                1 if weights => transposed(cx, *child, &TO_NHWC)?,
                 i if i < own => *child,
+                _ if cx.ty(*child).rank() == 4 => transposed(cx, *child, &TO_NHWC)?,
                 _ => transposed_operand(cx, *child, &TO_NHWC)?,
             };
         }

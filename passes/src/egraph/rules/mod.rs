@@ -43,20 +43,38 @@ fn inverse(perm: &[usize]) -> Vec<usize> {
     inverse
 }
 
+/// What a class transposed by `perm` is: the source where it is the inverse transpose of something, else a new transpose.
+fn transposed(cx: &mut Rewriter<'_>, id: Id, perm: &[usize]) -> Option<Id> {
+    match source_of(cx, id, perm) {
+        Some(source) => Some(source),
+        None => cx.add(Op::Transpose { perm: perm.to_vec() }, vec![id], id),
+    }
+}
+
+/// What a class is the transpose of, where transposing it by `perm` undoes that.
+fn source_of(cx: &Rewriter<'_>, id: Id, perm: &[usize]) -> Option<Id> {
+    let undone = inverse(perm);
+    transposes(cx, id).into_iter().find(|(p, _)| *p == undone).map(|(_, source)| source)
+}
+
 /// An operand that broadcasts to a tensor of `perm.len()` dimensions, for that tensor transposed by `perm`: the operand
-/// itself where it has one element, its source where it is the inverse transpose of something, else transposed.
+/// itself where it has one element, its source where it is the inverse transpose of something, a transposed constant.
+///
+/// Other operands give `None`: with a transpose made for each, the two sides of every addition would pass their transposes
+/// to one another without end.
 fn transposed_operand(cx: &mut Rewriter<'_>, operand: Id, perm: &[usize]) -> Option<Id> {
     let ty = cx.ty(operand).clone();
     let rank = perm.len();
     if ty.elements() == 1 && ty.rank() <= rank {
         return Some(operand);
     }
-    if ty.rank() > rank || (ty.rank() < rank && !cx.is_const(operand)) {
-        return None;
-    }
-    let undone = inverse(perm);
-    if let Some((_, source)) = transposes(cx, operand).into_iter().find(|(p, _)| *p == undone) {
+    if ty.rank() == rank
+        && let Some(source) = source_of(cx, operand, perm)
+    {
         return Some(source);
+    }
+    if ty.rank() > rank || !cx.is_const(operand) {
+        return None;
     }
     let mut full = operand;
     if ty.rank() < rank {

@@ -1,7 +1,7 @@
 //! Transposes sink towards the outputs: f(transpose(x)) = transpose(f'(x)). Where two meet, they cancel.
 
 use super::super::lang::{Node, Rewriter};
-use super::{Rule, inverse, transposed_operand, transposes};
+use super::{Rule, inverse, transposed, transposed_operand, transposes};
 use crate::pass::Class;
 use egg::Id;
 use mcc_ir::op::{Op, PadMode, Reduce, Resize, Softmax, Step};
@@ -24,9 +24,10 @@ fn takes_operands(post: &[Step]) -> bool {
     post.iter().any(Step::takes_operand)
 }
 
+/// Single steps only: on the other side they are fused again, and longer chains would be derived many times over.
 fn map_of_transpose(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(Op::Map(steps)) = node.op() else { return vec![] };
-    if cx.is_const(class) || cx.ty(node.children[0]).shape != cx.ty(class).shape {
+    if steps.len() != 1 || cx.is_const(class) || cx.ty(node.children[0]).shape != cx.ty(class).shape {
         return vec![];
     }
     let mut found = vec![];
@@ -99,12 +100,7 @@ fn concat_of_transposes(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id
         let mut build = || {
             let mut children = Vec::with_capacity(node.children.len());
             for &c in &node.children {
-                // An operand of one element is returned as it is; a part needs its full rank, so it is transposed.
-                let part = transposes(cx, c).into_iter().find(|(p, _)| *p == perm).map(|(_, x)| x);
-                children.push(match part {
-                    Some(x) => x,
-                    None => cx.add(Op::Transpose { perm: back.clone() }, vec![c], c)?,
-                });
+                children.push(transposed(cx, c, &back)?);
             }
             let moved = cx.add(Op::Concat { axis: perm[*axis] }, children, class)?;
             cx.add(Op::Transpose { perm: perm.clone() }, vec![moved], class)
@@ -154,6 +150,11 @@ fn groups(from: &[usize], to: &[usize]) -> Option<Vec<(std::ops::Range<usize>, s
     while i < from.len() || j < to.len() {
         let (first_i, first_j) = (i, j);
         let (mut a, mut b) = (1, 1);
+        if from.get(i) == to.get(j) {
+            (i, j) = (i + 1, j + 1);
+            groups.push((first_i..i, first_j..j));
+            continue;
+        }
         loop {
             if a == b && (i > first_i || j > first_j) {
                 break;
