@@ -385,12 +385,18 @@ fn left_side(rule: &str, b: &mut Build) -> ValueId {
         }
         "reshape-of-transpose" => {
             let (n, g, c, h) = (b.r.range(1, 2), b.r.range(2, 3), b.r.range(2, 3), b.r.range(2, 3));
-            match b.r.range(0, 2) {
+            match b.r.range(0, 3) {
                 // Splitting the channels of an image that is stored channels last.
                 0 => {
                     let x = b.input(&[n, h, h, g * c]);
                     let x = b.transpose(x, vec![0, 3, 1, 2]);
                     b.node(Op::Reshape { shape: vec![n, g, c, h, h] }, &[x])
+                }
+                // A channel shuffle.
+                3 => {
+                    let x = b.input(&[n, h, h + 1, g, c]);
+                    let x = b.transpose(x, vec![0, 4, 3, 1, 2]);
+                    b.node(Op::Reshape { shape: vec![n, g * c, h, h + 1] }, &[x])
                 }
                 // Joining dimensions that lie together.
                 1 => {

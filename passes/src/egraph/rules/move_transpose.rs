@@ -174,8 +174,10 @@ fn groups(from: &[usize], to: &[usize]) -> Option<Vec<(std::ops::Range<usize>, s
     Some(groups)
 }
 
-/// reshape(transpose(x)) = transpose(reshape(x)) where each group of dimensions that the reshape joins or splits lies
-/// together and in order in x.
+/// reshape(transpose(x)) = transpose(reshape(x)), each group of dimensions that the reshape joins or splits moved as one.
+///
+/// A group whose dimensions do not lie together and in order in x is first brought together by an inner transpose: a
+/// channel shuffle stays a shuffle of channels, wherever the channels are.
 fn reshape_of_transpose(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(Op::Reshape { shape }) = node.op() else { return vec![] };
     if cx.is_const(class) {
@@ -189,18 +191,24 @@ fn reshape_of_transpose(cx: &mut Rewriter<'_>, class: Id, node: &Node) -> Vec<Id
     let Some(groups) = groups(&from, shape) else { return vec![] };
     let mut found = vec![];
     for (perm, x) in transposes(cx, node.children[0]) {
-        // Groups in the order in which x holds them; a group of no source dimension goes to the end.
-        let together = groups.iter().all(|(source, _)| source.clone().skip(1).all(|d| perm[d] == perm[d - 1] + 1));
-        if !together {
-            continue;
-        }
-        let place = |source: &std::ops::Range<usize>| if source.is_empty() { usize::MAX } else { perm[source.start] };
+        // Groups in the order in which x holds their first element; a group of no source dimension goes to the end.
+        let place = |source: &std::ops::Range<usize>| source.clone().map(|d| perm[d]).min().unwrap_or(usize::MAX);
         let mut by_x: Vec<usize> = (0..groups.len()).collect();
         by_x.sort_by_key(|&g| place(&groups[g].0));
-        let inner: Vec<usize> = by_x.iter().flat_map(|&g| groups[g].1.clone()).collect();
-        let new_shape = inner.iter().map(|&d| shape[d]).collect();
-        let Some(moved) = cx.add(Op::Reshape { shape: new_shape }, vec![x], class) else { continue };
-        found.extend(cx.add(Op::Transpose { perm: inverse(&inner) }, vec![moved], class));
+        let order: Vec<usize> = by_x.iter().flat_map(|&g| groups[g].1.clone()).collect();
+        if order.is_sorted() {
+            continue;
+        }
+        let together: Vec<usize> = by_x.iter().flat_map(|&g| groups[g].0.clone().map(|d| perm[d])).collect();
+        let build = || {
+            let x = match together.is_sorted() {
+                true => x,
+                false => cx.add(Op::Transpose { perm: together }, vec![x], class)?,
+            };
+            let moved = cx.add(Op::Reshape { shape: order.iter().map(|&d| shape[d]).collect() }, vec![x], class)?;
+            cx.add(Op::Transpose { perm: inverse(&order) }, vec![moved], class)
+        };
+        found.extend(build());
     }
     found
 }
