@@ -8,7 +8,7 @@ demo:
 	cargo run --release -- run tests/models/fm_lenet5_int8_qdq.onnx --backend jit --case tests/models/fm_lenet5_int8_qdq.npz
 
 test: tools lint
-	cargo test --workspace
+	MCC_ONNX_NODE_TESTS=$(CURDIR)/target/onnx-node-tests cargo test --workspace
 
 lint:
 	cargo fmt --all --check

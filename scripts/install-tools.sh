@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Rust: host and Arm compilers, and QEMU. Does nothing where all are there.
+# Installs what the tests need beside Rust: host and Arm compilers, QEMU, and the ONNX project's node tests.
+# Does nothing where all are there.
 set -eu
 
 missing=""
@@ -13,11 +14,19 @@ need qemu-system-arm qemu-system-arm
 if ! arm-none-eabi-gcc -print-file-name=libc.a 2>/dev/null | grep -q /; then
     missing="$missing libnewlib-arm-none-eabi"
 fi
-[ -n "$missing" ] || exit 0
+python3 -c "import ensurepip" >/dev/null 2>&1 || missing="$missing python3 python3-venv"
+if [ -n "$missing" ]; then
+    as_root=""
+    [ "$(id -u)" = 0 ] || as_root="sudo"
+    echo "installing:$missing"
+    $as_root apt-get update
+    # shellcheck disable=SC2086 # a list of packages
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $missing
+fi
 
-as_root=""
-[ "$(id -u)" = 0 ] || as_root="sudo"
-echo "installing:$missing"
-$as_root apt-get update
-# shellcheck disable=SC2086 # a list of packages
-DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $missing
+if [ ! -d target/onnx-node-tests ]; then
+    mkdir -p target
+    python3 -m venv target/python
+    target/python/bin/pip install --quiet --disable-pip-version-check onnx==1.23.2
+    target/python/bin/python scripts/onnx-node-tests.py target/onnx-node-tests
+fi
