@@ -4,10 +4,11 @@
 //! models. Runs of both are interleaved and the least time of each counts.
 
 use mcc_backends::jit;
-use mcc_ir::{Target, Tensor};
+use mcc_ir::plan::{Plan, PlanPort};
+use mcc_ir::{DType, Target, TensorType};
 use mcc_passes::PassCx;
 use mcc_passes::lower::{Io, lower};
-use mcc_runtime::{CATALOGUE, Session};
+use mcc_runtime::{CATALOGUE, RunError, Session, TensorMut, TensorRef};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -56,14 +57,13 @@ fn measure(path: &std::path::Path) -> Result<String, Box<dyn std::error::Error>>
     let mut session = jit::compile(&plan)?;
     let compile = start.elapsed();
     let mut nests = jit::compile(&lower(&graph, &target, &[], Io::Separate)?)?;
-    let inputs: Vec<Tensor> =
-        plan.inputs.iter().map(|p| Tensor::from_i64(p.ty.clone(), &vec![1; p.ty.elements()])).collect();
+    let mut tensors = Tensors::of(&plan);
     let (mut best, mut slow) = (Duration::MAX, Duration::MAX);
     let start = Instant::now();
     while start.elapsed() < TIME {
-        slow = slow.min(time(&mut nests, &inputs)?);
+        slow = slow.min(tensors.time(&mut nests)?);
         for _ in 0..20 {
-            best = best.min(time(&mut session, &inputs)?);
+            best = best.min(tensors.time(&mut session)?);
         }
     }
     let us = |d: Duration| d.as_secs_f64() * 1e6;
@@ -72,8 +72,65 @@ fn measure(path: &std::path::Path) -> Result<String, Box<dyn std::error::Error>>
     Ok(format!("{:11.1} {:11.1} {compile:11.1} {arena:11} {weights:11}", us(best), us(slow)))
 }
 
-fn time(session: &mut Session, inputs: &[Tensor]) -> Result<Duration, mcc_runtime::RunError> {
-    let start = Instant::now();
-    session.run_tensors(inputs)?;
-    Ok(start.elapsed())
+/// Memory for inputs and outputs.
+struct Tensors {
+    inputs: Vec<Memory>,
+    outputs: Vec<Memory>,
+}
+
+enum Memory {
+    F32(Vec<f32>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
+
+impl Memory {
+    fn of(ty: &TensorType) -> Memory {
+        let n = ty.elements();
+        match ty.dtype {
+            DType::F32 => Memory::F32(vec![1.0; n]),
+            DType::I8 => Memory::I8(vec![1; n]),
+            DType::U8 => Memory::U8(vec![1; n]),
+            DType::I32 => Memory::I32(vec![1; n]),
+            _ => Memory::I64(vec![1; n]),
+        }
+    }
+}
+
+impl Tensors {
+    fn of(plan: &Plan) -> Tensors {
+        let all = |ports: &[PlanPort]| ports.iter().map(|p| Memory::of(&p.ty)).collect();
+        Tensors { inputs: all(&plan.inputs), outputs: all(&plan.outputs) }
+    }
+
+    /// One run.
+    fn time(&mut self, session: &mut Session) -> Result<Duration, RunError> {
+        let inputs: Vec<TensorRef<'_>> = self
+            .inputs
+            .iter()
+            .map(|m| match m {
+                Memory::F32(v) => v.into(),
+                Memory::I8(v) => v.into(),
+                Memory::U8(v) => v.into(),
+                Memory::I32(v) => v.into(),
+                Memory::I64(v) => v.into(),
+            })
+            .collect();
+        let mut outputs: Vec<TensorMut<'_>> = self
+            .outputs
+            .iter_mut()
+            .map(|m| match m {
+                Memory::F32(v) => v.into(),
+                Memory::I8(v) => v.into(),
+                Memory::U8(v) => v.into(),
+                Memory::I32(v) => v.into(),
+                Memory::I64(v) => v.into(),
+            })
+            .collect();
+        let start = Instant::now();
+        session.run(&inputs, &mut outputs)?;
+        Ok(start.elapsed())
+    }
 }

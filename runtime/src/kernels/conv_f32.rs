@@ -1,7 +1,8 @@
 //! `f32` convolution, NHWC, one group: the inner loop runs over output channels, for several pixels at a time.
 
+use super::micro::accumulate;
 use super::window::Window;
-use super::{Prepared, WindowKernel, bias_len, epilogue_cycles, multiply_add};
+use super::{Prepared, WindowKernel, bias_len, epilogue_cycles};
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::packing::Packing;
@@ -142,7 +143,7 @@ impl<const WIDTH: usize> Conv<WIDTH> {
                 let from = (line + g.position(1, column, kx)) * g.channels;
                 let lines: [&[f32]; PIXELS] = std::array::from_fn(|p| &at.x[from + p * step..][..len]);
                 let weights = &weights[(ky * g.kernel[1] + kx) * g.channels * WIDTH..][..len * WIDTH];
-                accumulate::<PIXELS, WIDTH, WIDE>(&mut sums, lines, weights);
+                accumulate::<PIXELS, WIDTH, WIDE>(&mut sums, lines, weights, WIDTH);
             }
         }
         for (p, sums) in sums.iter().enumerate() {
@@ -155,25 +156,4 @@ impl<const WIDTH: usize> Conv<WIDTH> {
         }
         PIXELS
     }
-}
-
-/// `sums[p][c] += sum over k of lines[p][k] * weights[k][c]`.
-#[inline(always)]
-pub fn accumulate<const ROWS: usize, const WIDTH: usize, const FUSED: bool>(
-    sums: &mut [[f32; WIDTH]; ROWS],
-    lines: [&[f32]; ROWS],
-    weights: &[f32],
-) {
-    let mut local = *sums;
-    let len = weights.len() / WIDTH;
-    let lines = lines.map(|l| &l[..len]);
-    for (k, weights) in weights.chunks_exact(WIDTH).enumerate() {
-        for (sums, line) in local.iter_mut().zip(&lines) {
-            let x = line[k];
-            for (sum, w) in sums.iter_mut().zip(weights) {
-                *sum = multiply_add::<FUSED>(*sum, x, *w);
-            }
-        }
-    }
-    *sums = local;
 }

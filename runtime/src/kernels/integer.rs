@@ -3,6 +3,7 @@
 //! The inputs of a few output pixels or rows are gathered as 16-bit integers in scratch memory, and their products with
 //! blocks of output channels are summed in pairs, as the processor's multiply-add of 16-bit pairs does.
 
+use super::micro::{CHANNELS, DEPTH, pair_sums, widen};
 use super::window::Window;
 use super::{Prepared, WindowKernel, bias_len, epilogue_cycles};
 use mcc_ir::DType;
@@ -11,10 +12,9 @@ use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::ops::Range;
 
-/// Output channels a block, and depth a step: weights are `[ceil(N / 4)][ceil(K / 16)][4][16]`.
-const CHANNELS: usize = 4;
-const DEPTH: usize = 16;
+/// Weights are `[ceil(N / 4)][ceil(K / 16)][4][16]`.
 const PACKING: Packing = Packing::Panel { rows: CHANNELS, depth: DEPTH };
 /// Output pixels or rows at a time.
 const PIXELS: usize = 2;
@@ -116,15 +116,38 @@ impl<X: Activation> WindowKernel for Product<X> {
         acc: &mut [i32],
         scratch: &mut [i16],
     ) {
+        let at = Line::of(&self.source, step);
         let mut tiles = acc.chunks_exact_mut(PIXELS * self.channels);
         let mut pixel = 0;
         for acc in tiles.by_ref() {
-            self.tile::<PIXELS, WIDE>(step, pixel, x, w, bias, acc, scratch);
+            self.tile::<PIXELS, WIDE>(&at, pixel, x, w, bias, acc, scratch);
             pixel += PIXELS;
         }
         for acc in tiles.into_remainder().chunks_exact_mut(self.channels) {
-            self.tile::<1, WIDE>(step, pixel, x, w, bias, acc, scratch);
+            self.tile::<1, WIDE>(&at, pixel, x, w, bias, acc, scratch);
             pixel += 1;
+        }
+    }
+}
+
+/// What the pixels of one output row have in common: image, row, the kernel's rows that fall inside x, and the columns
+/// where all of the kernel's columns do.
+#[derive(Default)]
+struct Line {
+    image: usize,
+    row: usize,
+    rows: Range<usize>,
+    interior: Range<usize>,
+}
+
+impl Line {
+    fn of(source: &Source, step: usize) -> Line {
+        match source {
+            Source::Image { window: g, .. } => {
+                let row = step % g.out[0];
+                Line { image: step / g.out[0], row, rows: g.taps(0, row), interior: g.interior() }
+            }
+            Source::Matrix { .. } => Line::default(),
         }
     }
 }
@@ -135,7 +158,7 @@ impl<X: Activation> Product<X> {
     #[allow(clippy::too_many_arguments)]
     fn tile<const N: usize, const WIDE: bool>(
         &self,
-        step: usize,
+        at: &Line,
         pixel: usize,
         x: &[X],
         w: &[i8],
@@ -145,26 +168,23 @@ impl<X: Activation> Product<X> {
     ) {
         let depth = self.depth.next_multiple_of(DEPTH);
         for (p, patch) in scratch.chunks_exact_mut(depth).take(N).enumerate() {
-            self.gather(step, pixel + p, x, patch);
+            self.gather::<WIDE>(at, pixel + p, x, patch);
         }
         let patches: [&[i16]; N] = std::array::from_fn(|p| &scratch[p * depth..][..depth]);
         for (block, w) in w.chunks_exact(CHANNELS * depth).enumerate() {
-            let mut sums = [[[0i32; DEPTH / 2]; CHANNELS]; N];
-            for (k, w) in w.chunks_exact(CHANNELS * DEPTH).enumerate() {
-                for (sums, patch) in sums.iter_mut().zip(&patches) {
-                    let x: &[i16; DEPTH] = patch[k * DEPTH..][..DEPTH].try_into().expect("a whole step");
-                    for (sums, w) in sums.iter_mut().zip(w.chunks_exact(DEPTH)) {
-                        *sums = add_pairs::<WIDE>(*sums, x, w.try_into().expect("a whole step"));
-                    }
-                }
-            }
+            let sums = pair_sums::<N, WIDE>(patches, w);
             let first = block * CHANNELS;
+            let valid = CHANNELS.min(self.channels - first);
+            let mut start = [0i32; CHANNELS];
+            if let Some(bias) = bias.get(first..first + valid) {
+                start[..valid].copy_from_slice(bias);
+            }
             for (p, sums) in sums.iter().enumerate() {
-                let valid = CHANNELS.min(self.channels - first);
-                let to = &mut acc[p * self.channels + first..][..valid];
-                for (c, (to, sums)) in to.iter_mut().zip(sums).enumerate() {
-                    let start = bias.get(first + c).copied().unwrap_or_default();
-                    *to = sums.iter().fold(start, |s, v| s.wrapping_add(*v));
+                let sums: [i32; CHANNELS] = std::array::from_fn(|c| sums[c].wrapping_add(start[c]));
+                let to = &mut acc[p * self.channels + first..];
+                match to.first_chunk_mut() {
+                    Some(to) if valid == CHANNELS => *to = sums,
+                    _ => to[..valid].copy_from_slice(&sums[..valid]),
                 }
             }
         }
@@ -172,63 +192,32 @@ impl<X: Activation> Product<X> {
 
     /// Writes the inputs of one output pixel to `patch`. What is behind them meets weights of 0.
     #[inline(always)]
-    fn gather(&self, step: usize, pixel: usize, x: &[X], patch: &mut [i16]) {
+    fn gather<const WIDE: bool>(&self, at: &Line, pixel: usize, x: &[X], patch: &mut [i16]) {
         match &self.source {
-            Source::Matrix { .. } => widen(&x[pixel * self.depth..][..self.depth], patch),
+            Source::Matrix { .. } => widen::<X, WIDE>(&x[pixel * self.depth..][..self.depth], patch),
             Source::Image { window: g, pad } => {
-                let (image, row) = (step / g.out[0], step % g.out[0]);
-                let (rows, columns) = (g.taps(0, row), g.taps(1, pixel));
+                let columns = if at.interior.contains(&pixel) { 0..g.kernel[1] } else { g.taps(1, pixel) };
                 let line = g.kernel[1] * g.channels;
                 for (ky, to) in patch.chunks_exact_mut(line).take(g.kernel[0]).enumerate() {
-                    if !rows.contains(&ky) || columns.is_empty() {
+                    if !at.rows.contains(&ky) || columns.is_empty() {
                         to.fill(*pad);
                         continue;
                     }
-                    let base = (image * g.size[0] + g.position(0, row, ky)) * g.size[1];
+                    let base = (at.image * g.size[0] + g.position(0, at.row, ky)) * g.size[1];
                     let (before, after) = (columns.start * g.channels, columns.end * g.channels);
                     to[..before].fill(*pad);
                     to[after..].fill(*pad);
                     let from = (base + g.position(1, pixel, columns.start)) * g.channels;
                     if g.dilation[1] == 1 {
-                        widen(&x[from..][..after - before], &mut to[before..after]);
+                        widen::<X, WIDE>(&x[from..][..after - before], &mut to[before..after]);
                     } else {
                         let apart = g.dilation[1] * g.channels;
                         for (i, to) in to[before..after].chunks_exact_mut(g.channels).enumerate() {
-                            widen(&x[from + i * apart..][..g.channels], to);
+                            widen::<X, WIDE>(&x[from + i * apart..][..g.channels], to);
                         }
                     }
                 }
             }
         }
     }
-}
-
-#[inline(always)]
-fn widen<X: Activation>(from: &[X], to: &mut [i16]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = (*from).into();
-    }
-}
-
-/// `sums[i] += x[2i] * w[2i] + x[2i + 1] * w[2i + 1]`.
-#[inline(always)]
-fn add_pairs<const WIDE: bool>(mut sums: [i32; DEPTH / 2], x: &[i16; DEPTH], w: &[i8; DEPTH]) -> [i32; DEPTH / 2] {
-    #[cfg(target_arch = "x86_64")]
-    if WIDE {
-        use std::arch::x86_64::*;
-        // SAFETY: WIDE code runs only where AVX2 is; the loads and stores are of exactly these arrays, unaligned.
-        unsafe {
-            let x = _mm256_loadu_si256(x.as_ptr().cast());
-            let w = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.as_ptr().cast()));
-            let old = _mm256_loadu_si256(sums.as_ptr().cast());
-            let new = _mm256_add_epi32(old, _mm256_madd_epi16(x, w));
-            _mm256_storeu_si256(sums.as_mut_ptr().cast(), new);
-        }
-        return sums;
-    }
-    for (i, sum) in sums.iter_mut().enumerate() {
-        let pair = x[2 * i] as i32 * w[2 * i] as i32 + x[2 * i + 1] as i32 * w[2 * i + 1] as i32;
-        *sum = sum.wrapping_add(pair);
-    }
-    sums
 }

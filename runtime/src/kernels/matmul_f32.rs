@@ -1,8 +1,8 @@
 //! `f32` matrix products: with weights packed in blocks of output columns, with a row-major right side, and with a
 //! right side that is stored transposed.
 
-use super::conv_f32::accumulate;
-use super::{Prepared, WindowKernel, bias_len, epilogue_cycles, multiply_add};
+use super::micro::{accumulate, dot};
+use super::{Prepared, WindowKernel, bias_len, epilogue_cycles};
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::op::Op;
@@ -187,36 +187,10 @@ impl MatMul {
         let k = self.depth;
         let lines: [&[f32]; ROWS] = std::array::from_fn(|r| &a[r * k..][..k]);
         let mut sums = [*start; ROWS];
-        if stride == COLUMNS {
-            accumulate::<ROWS, COLUMNS, WIDE>(&mut sums, lines, &b[..k * COLUMNS]);
-        } else {
-            for i in 0..k {
-                let b = &b[i * stride..][..COLUMNS];
-                for (sums, line) in sums.iter_mut().zip(&lines) {
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = multiply_add::<WIDE>(*sum, line[i], *b);
-                    }
-                }
-            }
-        }
+        accumulate::<ROWS, COLUMNS, WIDE>(&mut sums, lines, b, stride);
         for (r, sums) in sums.iter().enumerate() {
             acc[r * self.columns..][..valid].copy_from_slice(&sums[..valid]);
         }
         ROWS
     }
-}
-
-/// The sum of products, in [`WIDTH`] partial sums.
-#[inline(always)]
-fn dot<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; WIDTH];
-    let (a_chunks, b_chunks) = (a.chunks_exact(WIDTH), b.chunks_exact(WIDTH));
-    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    let rest = rest.fold(0f32, |s, (a, b)| multiply_add::<FUSED>(s, *a, *b));
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = multiply_add::<FUSED>(*sum, *a, *b);
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }

@@ -5,13 +5,14 @@
 //! memory, or into the output itself where the epilogue reads nothing that the output may have been placed upon.
 //!
 //! Code is plain Rust over fixed-size chunks, which the compiler turns into vector code, once for the machine's baseline
-//! and once for AVX2 with FMA; [`Prepared`] picks by the running machine. `f32` sums may be reordered and fused
+//! and once for AVX2 with FMA; [`Prepared`] picks by the running machine. [`micro`] holds the innermost loops. `f32` sums may be reordered and fused
 //! (bounded by 1e-5 of the output's largest magnitude); integer sums are exact.
 
 mod conv_f32;
 mod depthwise;
 mod integer;
 mod matmul_f32;
+mod micro;
 mod window;
 
 use mcc_ir::catalogue::{Implementation, KernelSpec, Offer};
@@ -258,10 +259,4 @@ fn function<K: WindowKernel>() -> KernelFn {
         return wide::<K>;
     }
     baseline::<K>
-}
-
-/// `sum + x * w`: fused where the machine has it, else in two roundings (the library's software FMA would be slow).
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(sum: f32, x: f32, w: f32) -> f32 {
-    if FUSED { x.mul_add(w, sum) } else { sum + x * w }
 }
