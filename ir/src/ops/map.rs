@@ -24,7 +24,10 @@ pub fn eval(steps: &[Step], inputs: &[&Tensor], out: &TensorType) -> Result<Tens
 
 pub fn nest(steps: &[Step], inputs: &[&TensorType], out: &TensorType) -> Result<Nest> {
     let wide = |t: &TensorType| t.dtype == DType::I64;
-    if !matches!(steps, [Step::Cast(_)]) && (inputs.iter().any(|t| wide(t)) || wide(out)) {
+    // A cast among integers keeps the low bits, which is all that a nest holds of a 64-bit one; a float would need the others.
+    let keeps_low_bits = matches!(steps, [Step::Cast(to)]
+        if !inputs[0].dtype.is_float() && !to.is_float() && *to != DType::Bool);
+    if !keeps_low_bits && (inputs.iter().any(|t| wide(t)) || wide(out)) {
         return Err(Error::Unsupported {
             op: "map",
             reason: "64-bit integer arithmetic runs only at compile time".into(),
@@ -103,4 +106,38 @@ fn eval_i64(steps: &[Step], inputs: &[&Tensor], out: &TensorType) -> Result<Tens
         _ => return Err(unsupported(step)),
     };
     Ok(Tensor::from_i64(out.clone(), &results))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nest::run::run_on;
+
+    fn cast(x: &Tensor, to: DType) -> (Tensor, Result<Nest>) {
+        let steps = [Step::Cast(to)];
+        let out = infer(&steps, &[x.ty()]).unwrap();
+        (eval(&steps, &[x], &out).unwrap(), nest(&steps, &[x.ty()], &out))
+    }
+
+    #[test]
+    fn casts_between_64_bits_and_float_run_at_compile_time_only() {
+        let large = Tensor::new([2], &[1i64 << 40, -5]);
+        let (value, nest) = cast(&large, DType::F32);
+        assert_eq!(value.to_f32(), [(1i64 << 40) as f32, -5.0]);
+        assert!(matches!(nest, Err(Error::Unsupported { .. })));
+        let (value, nest) = cast(&Tensor::new([1], &[1e12f32]), DType::I64);
+        assert_eq!(value.to_i64(), [999_999_995_904]);
+        assert!(matches!(nest, Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn casts_among_integers_keep_the_low_bits() {
+        let x = Tensor::new([4], &[-1i64, 300, (1 << 33) + 7, -129]);
+        for to in [DType::I32, DType::I8, DType::U8] {
+            let (value, nest) = cast(&x, to);
+            assert_eq!(run_on(&nest.unwrap(), &[&x]), value, "{to}");
+        }
+        let (value, nest) = cast(&Tensor::new([3], &[-1i32, i32::MIN, 7]), DType::I64);
+        assert_eq!(run_on(&nest.unwrap(), &[&Tensor::new([3], &[-1i32, i32::MIN, 7])]), value);
+    }
 }
