@@ -12,6 +12,7 @@ use mcc_ir::op::Op;
 use mcc_ir::types::F32;
 use mcc_ir::{QuantParams, Tensor, ValueId};
 use prost::Message;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::path::Path;
@@ -28,6 +29,8 @@ const MAX_CALLS: usize = 100;
 const MAX_NODES: usize = 200_000;
 /// How many attributes a node may have.
 const MAX_ATTRIBUTES: usize = 256;
+/// How many characters of a name are kept for nodes of local functions, which a small file can call many times.
+const MAX_INNER_NAME: usize = 200;
 
 pub(crate) fn import(bytes: Bytes, folder: Option<&Path>, options: &ImportOptions) -> Result<Graph, Error> {
     let size = bytes.len();
@@ -222,7 +225,7 @@ impl<'m> Importer<'m> {
             opset,
             inputs: Vec::with_capacity(proto.input.len()),
             origin: origin(&match &scope.call {
-                Some(call) => format!("{}{name}", call.prefix),
+                Some(call) => call.prefix.chars().chain(name.chars()).take(MAX_INNER_NAME).collect::<Cow<str>>(),
                 None => name,
             }),
             attributes: vec![],
@@ -378,7 +381,7 @@ impl<'m> Importer<'m> {
             }
             attributes.insert(name, a);
         }
-        let prefix = format!("{}/", node.origin[0]);
+        let prefix = node.origin[0].chars().take(MAX_INNER_NAME).chain(['/']).collect();
         let call = Call { attributes, prefix, depth, index: caller.call.as_ref().map_or(index, |c| c.index) };
         let mut scope = Scope { opsets: opsets(&function.opset_import)?, call: Some(call), names: HashMap::new() };
         for (i, name) in function.input.iter().enumerate() {
@@ -423,12 +426,12 @@ impl<'m> Importer<'m> {
 }
 
 /// The node's name, or that of its first output, or operator and index.
-fn display_name(proto: &proto::Node, index: usize) -> String {
+fn display_name(proto: &proto::Node, index: usize) -> Cow<'_, str> {
     let output = || proto.output.iter().find(|o| !o.is_empty());
     match (proto.name.is_empty(), output()) {
-        (false, _) => proto.name.clone(),
-        (true, Some(output)) => output.clone(),
-        (true, None) => format!("{}_{index}", proto.op_type),
+        (false, _) => (&proto.name).into(),
+        (true, Some(output)) => output.into(),
+        (true, None) => format!("{}_{index}", proto.op_type).into(),
     }
 }
 

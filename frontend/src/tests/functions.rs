@@ -107,3 +107,16 @@ fn malformed_functions_are_refused() {
     let twice = function("f", vec![node("Relu", &["a"], "c", vec![]), node("Relu", &["b"], "c", vec![])]);
     assert_eq!(refused(&with(vec![twice], call_f())).0, code::GRAPH);
 }
+
+/// A long name of a call is not repeated for each node of the function.
+#[test]
+fn names_inside_functions_are_cut() {
+    let mut nodes = vec![node("Add", &["a", "b"], "v0", vec![])];
+    nodes.extend((1..500).map(|i| node("Relu", &[&format!("v{}", i - 1)], &format!("v{i}"), vec![])));
+    let inner = Function { output: vec!["v499".into()], ..function("f", nodes) };
+    let outer = Function { output: vec!["c".into()], ..function("g", vec![call("f", &["a", "b"], "c", vec![])]) };
+    let caller = Node { name: "n".repeat(100_000), ..call("g", &["x", "k"], "y", vec![]) };
+    let graph = import(&with(vec![inner, outer], vec![caller])).unwrap_or_else(|e| panic!("{e}"));
+    let longest = graph.values().flat_map(|(_, v)| v.origin.iter().map(|n| n.len())).max();
+    assert_eq!(longest, Some(200));
+}
