@@ -8,8 +8,9 @@ use mcc_ir::catalogue::Implementation;
 use mcc_ir::target::Backend;
 use mcc_ir::{Graph, Plan, Target};
 use mcc_passes::lower::{Io, lower};
-use mcc_passes::{Changed, PassCx, pass};
+use mcc_passes::{Changed, PassCx, pipeline};
 use mcc_runtime::Session;
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub struct Model {
     pub target: Target,
     pub io: Io,
     pub passes: Vec<PassRecord>,
+    /// What passes had to say: sentences for the user, such as a limit that was hit.
+    pub warnings: Vec<String>,
 }
 
 impl Model {
@@ -93,7 +96,9 @@ impl Model {
         let mut integer = imported.clone();
         let mut passes = Vec::new();
         let mut start = Instant::now();
-        pass::pipeline(&mut graph, &PassCx { target: &options.target }, |pass, changed, graph| {
+        let warnings = RefCell::new(Vec::new());
+        let warn = |text| warnings.borrow_mut().push(text);
+        pipeline::run(&mut graph, &PassCx { target: &options.target, warn: &warn }, |pass, changed, graph| {
             let time = start.elapsed();
             let changed = changed == Changed::Yes;
             passes.push(PassRecord { name: pass.name(), changed, time, values: graph.len() });
@@ -104,7 +109,7 @@ impl Model {
             start = Instant::now();
         })?;
         let (target, io) = (options.target.clone(), options.io);
-        Ok(Model { imported, integer, optimised: graph, target, io, passes })
+        Ok(Model { imported, integer, optimised: graph, target, io, passes, warnings: warnings.into_inner() })
     }
 
     /// The plan for the target.

@@ -21,7 +21,7 @@ use mcc_ir::graph::{Graph, Port};
 use mcc_ir::target::Backend;
 use mcc_ir::{DType, Error, Target, Tensor, TensorType, eval, plan, text, verify};
 use mcc_passes::lower::{Io, lower};
-use mcc_passes::{PassCx, pass};
+use mcc_passes::{PassCx, pass, pipeline};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -137,8 +137,8 @@ fn opt(case: &Case, arguments: &Arguments) -> Outcome {
     let mut graph = case.graph()?;
     let target = target(arguments.get("target").unwrap_or("host"))?;
     for name in arguments.required("pass")?.split(',') {
-        let pass = pass::find(name).map_err(|e| e.to_string())?;
-        pass::run(pass, &mut graph, &PassCx { target }).map_err(|e| e.to_string())?;
+        let pass = pipeline::find(name).map_err(|e| e.to_string())?;
+        pass::run(pass, &mut graph, &PassCx::quiet(target)).map_err(|e| e.to_string())?;
     }
     Ok(Some(text::print(&graph)))
 }

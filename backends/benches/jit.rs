@@ -51,7 +51,7 @@ fn main() {
 fn measure(path: &std::path::Path) -> Result<String, Box<dyn std::error::Error>> {
     let target = Target::parse("name = \"host\"\ndescription = \"\"\nbackend = \"jit\"\nalignment = 64\n")?;
     let mut graph = mcc_frontend::import_file(path, &Default::default())?;
-    mcc_passes::pass::pipeline(&mut graph, &PassCx { target: &target }, |_, _, _| {})?;
+    mcc_passes::pipeline::run(&mut graph, &PassCx::quiet(&target), |_, _, _| {})?;
     let start = Instant::now();
     let plan = lower(&graph, &target, CATALOGUE, Io::Separate)?;
     let mut session = jit::compile(&plan)?;

@@ -46,7 +46,7 @@ fn models() -> Option<PathBuf> {
 fn optimised(name: &str) -> Option<Graph> {
     let path = models()?.join(format!("{name}.onnx"));
     let mut graph = mcc_frontend::import_file(&path, &Default::default()).expect("a supported model");
-    mcc_passes::pass::pipeline(&mut graph, &PassCx { target: &host() }, |_, _, _| {}).expect("passes that keep types");
+    mcc_passes::pipeline::run(&mut graph, &PassCx::quiet(&host()), |_, _, _| {}).expect("passes that keep types");
     Some(graph)
 }
 

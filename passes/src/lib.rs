@@ -1,6 +1,6 @@
 //! Passes over the Graph, and the lowering to a Plan.
 //!
-//! `passes` know a [`mcc_ir::Target`] and a kernel catalogue, never a backend. [`pass::PASSES`] is the one table of passes.
+//! `passes` know a [`mcc_ir::Target`] and a kernel catalogue, never a backend. [`PASSES`] is the one table of passes.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,8 @@ pub mod fold;
 pub mod integerise;
 pub mod lower;
 pub mod pass;
+pub mod pipeline;
 
 pub use error::{Error, Result};
-pub use pass::{Changed, Class, PASSES, Pass, PassCx};
+pub use pass::{Changed, Class, Pass, PassCx};
+pub use pipeline::PASSES;

@@ -1,7 +1,6 @@
-//! What a pass is, and the one table of all passes.
+//! What a pass is.
 
 use crate::error::{Error, Result};
-use crate::{egraph, fold, integerise};
 use mcc_ir::{Graph, Target};
 
 /// How far a pass may change what a graph computes.
@@ -22,9 +21,18 @@ pub enum Changed {
     No,
 }
 
-/// What a pass may know beside the graph.
+/// What a pass may know beside the graph, and whom it tells what the user should know.
 pub struct PassCx<'a> {
     pub target: &'a Target,
+    /// Takes a sentence on something that is no error, such as a limit that was hit.
+    pub warn: &'a dyn Fn(String),
+}
+
+impl<'a> PassCx<'a> {
+    /// A context whose warnings go nowhere.
+    pub fn quiet(target: &'a Target) -> PassCx<'a> {
+        PassCx { target, warn: &|_| {} }
+    }
 }
 
 /// A transformation of a whole graph.
@@ -41,20 +49,6 @@ pub trait Pass: Sync {
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Changed>;
 }
 
-/// Every pass, in the order of the pipeline. `mcc opt --pass`, the filetests and the reports read this table.
-pub static PASSES: &[&dyn Pass] = &[&fold::Fold, &integerise::Integerise, &egraph::Optimise, &fold::FoldAll];
-
-/// The pass with this name.
-///
-/// # Errors
-/// [`Error::UnknownPass`], listing the known names.
-pub fn find(name: &str) -> Result<&'static dyn Pass> {
-    PASSES.iter().copied().find(|p| p.name() == name).ok_or_else(|| Error::UnknownPass {
-        name: name.to_string(),
-        known: PASSES.iter().map(|p| p.name()).collect::<Vec<_>>().join(", "),
-    })
-}
-
 /// Runs one pass and verifies what it made.
 ///
 /// # Errors
@@ -63,16 +57,4 @@ pub fn run(pass: &dyn Pass, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Change
     let changed = pass.run(graph, cx)?;
     mcc_ir::verify::verify(graph).map_err(|source| Error::Pass { pass: pass.name(), source })?;
     Ok(changed)
-}
-
-/// Runs the whole pipeline; `after` sees the graph after each pass.
-///
-/// # Errors
-/// Those of [`run`].
-pub fn pipeline(graph: &mut Graph, cx: &PassCx<'_>, mut after: impl FnMut(&dyn Pass, Changed, &Graph)) -> Result<()> {
-    for pass in PASSES {
-        let changed = run(*pass, graph, cx)?;
-        after(*pass, changed, graph);
-    }
-    Ok(())
 }

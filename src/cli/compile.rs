@@ -3,7 +3,7 @@
 use super::args::{IoArg, ModelArgs, c_target, parse_bytes};
 use super::output::{self, Written};
 use mcc::ir::text;
-use mcc::passes::pass;
+use mcc::passes::pipeline;
 use mcc::report::Report;
 use mcc::{Error, Model, Options, Result};
 use serde::Serialize;
@@ -66,7 +66,7 @@ struct PassTime {
 pub fn run(args: &Args) -> Result<()> {
     let target = c_target(&args.target)?;
     for name in &args.print_after {
-        pass::find(name)?;
+        pipeline::find(name)?;
     }
     let options = Options { io: args.io.into(), ..args.model.options(target) };
     let graph = mcc::text_file::load(&args.model.model, &options.import)?;
@@ -84,6 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
             eprint!("// after {name}\n{}", text::print(graph));
         }
     })?;
+    model.warnings.iter().for_each(output::note);
     let plan = model.plan()?;
     let report = Report::of(&plan, target);
     let over = report.over_budget(args.ram.or(target.ram), args.flash.or(target.flash));

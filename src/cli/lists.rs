@@ -5,7 +5,7 @@ use mcc::Result;
 use mcc::backends::targets;
 use mcc::frontend::{NEWEST_OPSET, OLDEST_OPSET, supported_operators};
 use mcc::ir::target::{Backend, Feature};
-use mcc::passes::{Class, egraph, pass};
+use mcc::passes::{Class, egraph, pipeline};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -140,7 +140,7 @@ pub fn passes(args: &PassesArgs) -> Result<()> {
         Class::Reassociates => "reassociates",
         Class::Lossy => "lossy",
     };
-    let passes: Vec<PassRow> = pass::PASSES
+    let passes: Vec<PassRow> = pipeline::PASSES
         .iter()
         .map(|p| PassRow { name: p.name(), class: class(p.class()), summary: p.summary() })
         .collect();

@@ -4,7 +4,7 @@ use super::args::ModelArgs;
 use super::output::{self, Written};
 use mcc::backends::targets;
 use mcc::ir::text;
-use mcc::passes::{PassCx, pass};
+use mcc::passes::{PassCx, pass, pipeline};
 use mcc::{Error, Result};
 use std::path::PathBuf;
 
@@ -38,8 +38,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
     let passes = match args.pipeline {
-        true => pass::PASSES.to_vec(),
-        false => args.pass.iter().map(|name| pass::find(name)).collect::<std::result::Result<Vec<_>, _>>()?,
+        true => pipeline::PASSES.to_vec(),
+        false => args.pass.iter().map(|name| pipeline::find(name)).collect::<std::result::Result<Vec<_>, _>>()?,
     };
     if let Some(path) = args.output.as_ref().filter(|p| p.extension().is_none_or(|e| e != "mcc")) {
         return Err(Error::Usage(format!("{}: the text form is written to files that end in .mcc", path.display())));
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut graph = mcc::text_file::load(&args.model.model, &args.model.import())?;
     mcc::ir::verify::verify(&graph)?;
     for pass in passes {
-        pass::run(pass, &mut graph, &PassCx { target })?;
+        pass::run(pass, &mut graph, &PassCx { target, warn: &output::note })?;
         if args.print_after {
             eprint!("// after {}\n{}", pass.name(), text::print(&graph));
         }

@@ -52,7 +52,13 @@ impl Pass for Optimise {
         Class::Reassociates
     }
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Changed> {
-        let (new, _) = optimise(graph, cx.target, &rules::all())?;
+        let (new, report) = optimise(graph, cx.target, &rules::all())?;
+        if report.limited {
+            (cx.warn)(format!(
+                "the e-graph stopped at {} nodes after {} rounds, before it was complete: a better form may exist",
+                report.nodes, report.rounds
+            ));
+        }
         *graph = new;
         Ok(Changed::Yes)
     }
