@@ -6,7 +6,8 @@ use mcc_ir::graph::{Def, Graph};
 use mcc_ir::op::Op;
 use mcc_ir::{Tensor, ops};
 
-/// Evaluates operators on constants where the result is not larger than its inputs, and drops what no output needs.
+/// Evaluates operators on constants where the result has at most twice the elements of its inputs, and drops what no
+/// output needs.
 ///
 /// Dequantised weights stay as they are: `integerise` reads them literally.
 pub struct Fold;
@@ -14,8 +15,12 @@ pub struct Fold;
 /// As [`Fold`], dequantised weights included.
 pub struct FoldAll;
 
-/// Results up to this size are folded even where they are larger than the inputs.
+/// Results up to this size are folded however few elements the inputs have.
 const SMALL_BYTES: usize = 64 << 10;
+/// Bytes of results in one run of a pass: this, or [`BUDGET_FACTOR`] times the bytes of the graph's constants. So a small
+/// model that computes much from its constants takes no more memory than a multiple of them; what is beyond stays.
+const BUDGET_BYTES: usize = 64 << 20;
+const BUDGET_FACTOR: usize = 16;
 
 impl Pass for Fold {
     fn name(&self) -> &'static str {
@@ -49,16 +54,22 @@ impl Pass for FoldAll {
 
 fn fold(pass: &'static str, graph: &mut Graph, may_fold: impl Fn(&Op) -> bool) -> Result<Changed> {
     let before = graph.len();
+    let constants = graph.values().filter(|(_, v)| matches!(v.def, Def::Const(_)));
+    let mut budget =
+        BUDGET_BYTES.max(constants.map(|(_, v)| v.ty.bytes()).sum::<usize>().saturating_mul(BUDGET_FACTOR));
     let mut folded = false;
     let new = graph
         .rebuild(|out, _, value, inputs| {
             if let Def::Node { op, .. } = &value.def
                 && may_fold(op)
                 && let Some(tensors) = inputs.iter().map(|v| out.constant(*v)).collect::<Option<Vec<&Tensor>>>()
-                && value.ty.bytes() <= SMALL_BYTES.max(2 * tensors.iter().map(|t| t.bytes().len()).sum::<usize>())
+                && (value.ty.bytes() <= SMALL_BYTES
+                    || value.ty.elements() <= 2 * tensors.iter().map(|t| t.ty().elements()).sum::<usize>())
+                && let Some(left) = budget.checked_sub(value.ty.bytes())
             {
                 // What the evaluator does not support stays for the lowering to refuse.
                 if let Ok(result) = ops::eval(op, &tensors, &value.ty) {
+                    budget = left;
                     folded = true;
                     return Ok(out.add_const(result, value.origin.clone()));
                 }
@@ -69,4 +80,24 @@ fn fold(pass: &'static str, graph: &mut Graph, may_fold: impl Fn(&Op) -> bool) -
     let new = new.rebuild(|out, _, value, inputs| out.copy_value(value, inputs));
     *graph = new.map_err(|source| Error::Pass { pass, source })?;
     Ok(if folded || graph.len() != before { Changed::Yes } else { Changed::No })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcc_ir::graph::origin;
+    use mcc_ir::op::Unary;
+
+    #[test]
+    fn what_exceeds_the_budget_stays() {
+        let mut graph = Graph::new("g");
+        let mut v = graph.add_const(Tensor::new([1 << 18], &vec![1f32; 1 << 18]), origin("c"));
+        let nodes = 3 + BUDGET_BYTES / graph.ty(v).bytes();
+        for _ in 0..nodes {
+            v = graph.add_node(Op::unary(Unary::Neg), vec![v], origin("neg")).unwrap();
+        }
+        graph.add_output("y", v);
+        assert_eq!(fold("fold", &mut graph, |_| true), Ok(Changed::Yes));
+        assert_eq!(graph.values().filter(|(id, _)| graph.node(*id).is_some()).count(), 3);
+    }
 }
