@@ -32,8 +32,8 @@ impl Pass for Fold {
     fn class(&self) -> Class {
         Class::Exact
     }
-    fn run(&self, graph: &mut Graph, _: &PassCx<'_>) -> Result<Changed> {
-        fold(self.name(), graph, |op| !matches!(op, Op::Dequantize { .. }))
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Changed> {
+        fold(self.name(), graph, cx, |op| !matches!(op, Op::Dequantize { .. }))
     }
 }
 
@@ -47,17 +47,17 @@ impl Pass for FoldAll {
     fn class(&self) -> Class {
         Class::Exact
     }
-    fn run(&self, graph: &mut Graph, _: &PassCx<'_>) -> Result<Changed> {
-        fold(self.name(), graph, |_| true)
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Changed> {
+        fold(self.name(), graph, cx, |_| true)
     }
 }
 
-fn fold(pass: &'static str, graph: &mut Graph, may_fold: impl Fn(&Op) -> bool) -> Result<Changed> {
+fn fold(pass: &'static str, graph: &mut Graph, cx: &PassCx<'_>, may_fold: impl Fn(&Op) -> bool) -> Result<Changed> {
     let before = graph.len();
     let constants = graph.values().filter(|(_, v)| matches!(v.def, Def::Const(_)));
     let mut budget =
         BUDGET_BYTES.max(constants.map(|(_, v)| v.ty.bytes()).sum::<usize>().saturating_mul(BUDGET_FACTOR));
-    let mut folded = false;
+    let (mut folded, mut left_out) = (false, 0);
     let new = graph
         .rebuild(|out, _, value, inputs| {
             if let Def::Node { op, .. } = &value.def
@@ -65,8 +65,11 @@ fn fold(pass: &'static str, graph: &mut Graph, may_fold: impl Fn(&Op) -> bool) -
                 && let Some(tensors) = inputs.iter().map(|v| out.constant(*v)).collect::<Option<Vec<&Tensor>>>()
                 && (value.ty.bytes() <= SMALL_BYTES
                     || value.ty.elements() <= 2 * tensors.iter().map(|t| t.ty().elements()).sum::<usize>())
-                && let Some(left) = budget.checked_sub(value.ty.bytes())
             {
+                let Some(left) = budget.checked_sub(value.ty.bytes()) else {
+                    left_out += 1;
+                    return out.copy_value(value, inputs);
+                };
                 // What the evaluator does not support stays for the lowering to refuse.
                 if let Ok(result) = ops::eval(op, &tensors, &value.ty) {
                     budget = left;
@@ -77,6 +80,11 @@ fn fold(pass: &'static str, graph: &mut Graph, may_fold: impl Fn(&Op) -> bool) -
             out.copy_value(value, inputs)
         })
         .map_err(|source| Error::Pass { pass, source })?;
+    if left_out > 0 {
+        (cx.warn)(format!(
+            "{pass}: {left_out} operators on constants are left to run time, as their results would take too much memory"
+        ));
+    }
     let new = new.rebuild(|out, _, value, inputs| out.copy_value(value, inputs));
     *graph = new.map_err(|source| Error::Pass { pass, source })?;
     Ok(if folded || graph.len() != before { Changed::Yes } else { Changed::No })
@@ -97,7 +105,11 @@ mod tests {
             v = graph.add_node(Op::unary(Unary::Neg), vec![v], origin("neg")).unwrap();
         }
         graph.add_output("y", v);
-        assert_eq!(fold("fold", &mut graph, |_| true), Ok(Changed::Yes));
+        let warnings = std::cell::RefCell::new(vec![]);
+        let warn = |text| warnings.borrow_mut().push(text);
+        let target = mcc_ir::Target::parse("name = \"t\"\ndescription = \"\"\nbackend = \"c\"\nalignment = 4").unwrap();
+        assert_eq!(fold("fold", &mut graph, &PassCx { target: &target, warn: &warn }, |_| true), Ok(Changed::Yes));
         assert_eq!(graph.values().filter(|(id, _)| graph.node(*id).is_some()).count(), 3);
+        assert_eq!(warnings.borrow().len(), 1);
     }
 }
