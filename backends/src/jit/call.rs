@@ -1,11 +1,12 @@
 //! Kernels that the runtime implements: calls for the accumulators, epilogues from loop nests.
 
 use super::nest::{Emitter, Pointer};
-use super::{Compiler, Error, Places, coalesce, name_of};
+use super::{Bases, Compiler, Error, coalesce, name_of};
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{AbiParam, InstBuilder, SigRef, Value};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, SigRef, Signature, Value};
 use cranelift_frontend::FunctionBuilder;
-use cranelift_module::{FuncId, Module};
+use cranelift_jit::JITModule;
+use cranelift_module::Module;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::nest::{Nest, Var};
 use mcc_ir::ops::steps;
@@ -53,9 +54,23 @@ struct Calls<'a> {
     scratch: Value,
 }
 
+/// The signature of all functions of the runtime's kernels.
+pub fn signature(module: &JITModule) -> Signature {
+    let mut signature = module.make_signature();
+    signature.params = vec![AbiParam::new(I64); 7];
+    signature
+}
+
 impl Compiler<'_> {
-    /// Defines a kernel by its implementation. `prepared` must outlive the code.
-    pub fn call(&mut self, index: usize, kernel: &Kernel, prepared: &Prepared) -> Result<FuncId, Error> {
+    /// A kernel by its implementation. `prepared` must outlive the code.
+    pub fn call(
+        &self,
+        b: &mut FunctionBuilder<'_>,
+        bases: Bases,
+        signature: SigRef,
+        kernel: &Kernel,
+        prepared: &Prepared,
+    ) {
         let own = kernel.op.own_inputs().unwrap_or(0);
         let post = kernel.op.post().map_or(&[][..], |p| p);
         let operands: Vec<&TensorType> = kernel.arg_types[own..].iter().collect();
@@ -71,39 +86,33 @@ impl Compiler<'_> {
             true => vec![],
             false => coalesce::coalesce(nest.body),
         };
-        let places = Places { layout: self.layout, offsets: self.offsets };
-        self.define(&format!("kernel{index}_{}", kernel.implementation), |module, b, bases| {
-            let mut signature = module.make_signature();
-            signature.params = vec![AbiParam::new(I64); 7];
-            let pointer = |b: &mut FunctionBuilder<'_>, arg: Arg, dtype: DType| places.pointer(b, bases, arg, dtype);
-            let inputs: Vec<Pointer> =
-                kernel.args.iter().zip(&kernel.arg_types).map(|(arg, ty)| pointer(b, *arg, ty.dtype)).collect();
-            let out = pointer(b, Arg::Buffer(kernel.out), kernel.out_type.dtype);
-            let scratch = match kernel.scratch {
-                Some(buffer) => pointer(b, Arg::Buffer(buffer), DType::U8).base,
-                None => b.ins().iconst(I64, 0),
-            };
-            let none = b.ins().iconst(I64, 0);
-            let calls = Calls {
-                kernel,
-                prepared,
-                signature: b.import_signature(signature),
-                function: b.ins().iconst(I64, prepared.function as usize as i64),
-                params: b.ins().iconst(I64, prepared.params().expose_provenance() as i64),
-                operands: [inputs[0].base, inputs[1].base, if own > 2 { inputs[2].base } else { none }],
-                out: out.base,
-                scratch,
-            };
-            let accumulators = match prepared.in_output {
-                true => out,
-                false => Pointer { base: scratch, constant: false, aligned: true },
-            };
-            let pointers: Vec<Pointer> =
-                [accumulators].into_iter().chain(inputs[own..].iter().copied()).chain([out]).collect();
-            let start = b.ins().iconst(I64, 0);
-            calls.windows(&mut Emitter::new(b, &nest, &pointers), &nest, &fixed, start);
-            Ok(())
-        })
+        let pointer = |b: &mut FunctionBuilder<'_>, arg: Arg, dtype: DType| self.pointer(b, bases, arg, dtype);
+        let inputs: Vec<Pointer> =
+            kernel.args.iter().zip(&kernel.arg_types).map(|(arg, ty)| pointer(b, *arg, ty.dtype)).collect();
+        let out = pointer(b, Arg::Buffer(kernel.out), kernel.out_type.dtype);
+        let scratch = match kernel.scratch {
+            Some(buffer) => pointer(b, Arg::Buffer(buffer), DType::U8).base,
+            None => b.ins().iconst(I64, 0),
+        };
+        let none = b.ins().iconst(I64, 0);
+        let calls = Calls {
+            kernel,
+            prepared,
+            signature,
+            function: b.ins().iconst(I64, prepared.function as usize as i64),
+            params: b.ins().iconst(I64, prepared.params().expose_provenance() as i64),
+            operands: [inputs[0].base, inputs[1].base, if own > 2 { inputs[2].base } else { none }],
+            out: out.base,
+            scratch,
+        };
+        let accumulators = match prepared.in_output {
+            true => out,
+            false => Pointer { base: scratch, constant: false, aligned: true },
+        };
+        let pointers: Vec<Pointer> =
+            [accumulators].into_iter().chain(inputs[own..].iter().copied()).chain([out]).collect();
+        let start = b.ins().iconst(I64, 0);
+        calls.windows(&mut Emitter::new(b, &nest, &pointers), &nest, &fixed, start);
     }
 }
 

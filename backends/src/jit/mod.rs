@@ -1,12 +1,9 @@
 //! Plans to machine code in memory, by Cranelift.
 //!
-//! Every kernel of a plan becomes one function, and an entry function calls them in order; from outside, the model is one
-//! function over an arena, a block of constants and a table of the caller's buffers. A function a kernel, rather than one
-//! for all, keeps compile time linear in the size of the model and each kernel's registers to itself; a call costs a
-//! nanosecond. Kernels are compiled from their loop nests, or call the implementation that the plan names.
+//! A model is one function over an arena, a block of constants and a table of the caller's buffers: its kernels in order, each
+//! compiled from its loop nest or as calls of the implementation that the plan names.
 //!
-//! Invariants: code is free of traps, libcalls and imports; all functions are defined before the one finalisation; dropping
-//! the session frees the code's memory.
+//! Invariants: code is free of traps, libcalls and imports; dropping the session frees the code's memory.
 
 mod call;
 mod coalesce;
@@ -14,7 +11,7 @@ mod nest;
 mod vector;
 
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, Value};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Value};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
@@ -69,22 +66,13 @@ pub fn compile(plan: &Plan) -> Result<Session, Error> {
     let (constants, offsets) = lay_out_constants(plan);
     let mut code = Code { module: Some(module()?), entry: None, _kernels: vec![] };
     let module = code.module.as_mut().expect("just made");
-    let mut compiler = Compiler::new(module, plan, &layout, &offsets);
-    let mut functions = Vec::with_capacity(plan.kernels.len());
-    for (i, kernel) in plan.kernels.iter().enumerate() {
-        functions.push(if kernel.implementation == NEST {
-            compiler.kernel(i, kernel)?
-        } else {
-            let prepared = call::prepared(plan, kernel)?;
-            let function = compiler.call(i, kernel, &prepared)?;
-            code._kernels.push(prepared);
-            function
-        });
+    for kernel in plan.kernels.iter().filter(|k| k.implementation != NEST) {
+        code._kernels.push(call::prepared(plan, kernel)?);
     }
-    let entry = compiler.entry(&functions)?;
+    let entry = Compiler { plan, layout: &layout, offsets: &offsets }.function(module, &code._kernels)?;
     module.finalize_definitions()?;
     let address = module.get_finalized_function(entry);
-    // SAFETY: `address` is the finalised function that `Compiler::entry` defined, with the host's calling convention and
+    // SAFETY: `address` is the finalised function that `Compiler::function` defined, with the host's calling convention and
     // three pointer parameters.
     code.entry = Some(unsafe { std::mem::transmute::<*const u8, Entry>(address) });
     // SAFETY: the code was compiled from this plan, under its layout and with these constants.
@@ -220,7 +208,7 @@ fn lay_out_constants(plan: &Plan) -> (AlignedBytes, Vec<usize>) {
     (block, offsets)
 }
 
-/// The parameters of every function of a model.
+/// The parameters of the model's function.
 #[derive(Clone, Copy)]
 struct Bases {
     arena: Value,
@@ -229,90 +217,55 @@ struct Bases {
 }
 
 struct Compiler<'a> {
-    module: &'a mut JITModule,
     plan: &'a Plan,
     layout: &'a Layout,
     /// Bytes from the start of the constants to each.
     offsets: &'a [usize],
-    signature: Signature,
-    functions: FunctionBuilderContext,
 }
 
-impl<'a> Compiler<'a> {
-    fn new(module: &'a mut JITModule, plan: &'a Plan, layout: &'a Layout, offsets: &'a [usize]) -> Compiler<'a> {
-        let mut signature = module.make_signature();
-        signature.params = vec![AbiParam::new(I64); 3];
-        Compiler { module, plan, layout, offsets, signature, functions: FunctionBuilderContext::new() }
-    }
-
-    /// Defines a function over the model's memory.
-    fn define(
-        &mut self,
-        name: &str,
-        body: impl FnOnce(&mut JITModule, &mut FunctionBuilder<'_>, Bases) -> Result<(), Error>,
-    ) -> Result<FuncId, Error> {
-        let id = self.module.declare_function(name, Linkage::Local, &self.signature)?;
-        let mut context = self.module.make_context();
-        context.func.signature = self.signature.clone();
-        let mut b = FunctionBuilder::new(&mut context.func, &mut self.functions);
+impl Compiler<'_> {
+    /// Defines the whole model as one function. `prepared` are the kernels that the runtime implements, in order; they must
+    /// outlive the code.
+    fn function(&self, module: &mut JITModule, prepared: &[Prepared]) -> Result<FuncId, Error> {
+        let mut context = module.make_context();
+        context.func.signature.call_conv = module.isa().default_call_conv();
+        context.func.signature.params = vec![AbiParam::new(I64); 3];
+        let id = module.declare_function("run", Linkage::Local, &context.func.signature)?;
+        let mut functions = FunctionBuilderContext::new();
+        let mut b = FunctionBuilder::new(&mut context.func, &mut functions);
         let block = b.create_block();
         b.append_block_params_for_function_params(block);
         b.switch_to_block(block);
         b.seal_block(block);
         let params = b.block_params(block);
         let bases = Bases { arena: params[0], constants: params[1], external: params[2] };
-        body(self.module, &mut b, bases)?;
+        let signature = b.import_signature(call::signature(module));
+        let mut prepared = prepared.iter();
+        for kernel in &self.plan.kernels {
+            match kernel.implementation {
+                NEST => self.nest(&mut b, bases, kernel)?,
+                _ => self.call(&mut b, bases, signature, kernel, prepared.next().expect("one for each such kernel")),
+            }
+        }
         b.ins().return_(&[]);
-        b.finalize(self.module.target_config());
-        self.module.define_function(id, &mut context)?;
-        self.module.clear_context(&mut context);
+        b.finalize(module.target_config());
+        module.define_function(id, &mut context)?;
         Ok(id)
     }
 
-    fn entry(&mut self, kernels: &[FuncId]) -> Result<FuncId, Error> {
-        self.define("run", |module, b, bases| {
-            for kernel in kernels {
-                let callee = module.declare_func_in_func(*kernel, b.func);
-                b.ins().call(callee, &[bases.arena, bases.constants, bases.external]);
-            }
-            Ok(())
-        })
-    }
-
-    /// Defines a kernel by its loop nest.
-    fn kernel(&mut self, index: usize, kernel: &Kernel) -> Result<FuncId, Error> {
-        let (plan, layout, offsets) = (self.plan, self.layout, self.offsets);
-        if let Some(c) = kernel.args.iter().find_map(|a| packed(plan, a)) {
+    /// A kernel by its loop nest.
+    fn nest(&self, b: &mut FunctionBuilder<'_>, bases: Bases, kernel: &Kernel) -> Result<(), Error> {
+        if let Some(c) = kernel.args.iter().find_map(|a| packed(self.plan, a)) {
             return Err(Error::Plan(format!("{} reads {c}, which is packed, by its nest", name_of(kernel))));
         }
-        self.define(&format!("kernel{index}_{}", kernel.op.name()), |_, b, bases| {
-            let places = Places { layout, offsets };
-            let pointers: Vec<Pointer> = arguments(kernel)
-                .zip(&kernel.nest.args)
-                .map(|(arg, ty)| places.pointer(b, bases, arg, ty.dtype))
-                .collect();
-            let body = coalesce::coalesce(kernel.nest.body.clone());
-            Emitter::new(b, &kernel.nest, &pointers).block(&body);
-            Ok(())
-        })
+        let pointers: Vec<Pointer> =
+            arguments(kernel).zip(&kernel.nest.args).map(|(arg, ty)| self.pointer(b, bases, arg, ty.dtype)).collect();
+        let body = coalesce::coalesce(kernel.nest.body.clone());
+        Emitter::new(b, &kernel.nest, &pointers).block(&body);
+        Ok(())
     }
-}
 
-/// The constant that an argument is, where it is packed.
-fn packed(plan: &Plan, arg: &Arg) -> Option<ConstId> {
-    match arg {
-        Arg::Const(c) if plan.constant(*c).packing != Packing::None => Some(*c),
-        _ => None,
-    }
-}
-
-/// Where buffers and constants are at run time.
-struct Places<'a> {
-    layout: &'a Layout,
-    offsets: &'a [usize],
-}
-
-impl Places<'_> {
+    /// Where an argument is at run time.
     fn pointer(&self, b: &mut FunctionBuilder<'_>, bases: Bases, arg: Arg, dtype: DType) -> Pointer {
         let size = dtype.bits() / 8;
         match arg {
@@ -332,5 +285,13 @@ impl Places<'_> {
                 }
             },
         }
+    }
+}
+
+/// The constant that an argument is, where it is packed.
+fn packed(plan: &Plan, arg: &Arg) -> Option<ConstId> {
+    match arg {
+        Arg::Const(c) if plan.constant(*c).packing != Packing::None => Some(*c),
+        _ => None,
     }
 }
