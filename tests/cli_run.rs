@@ -5,7 +5,6 @@ mod cli_support;
 use cli_support::{has, json, mcc, models, ok, run, shared, status, stderr, stdout};
 use serde_json::Value;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 const MODELS: [&str; 2] = ["fm_lenet5", "fm_lenet5_int8_qdq"];
 
@@ -257,9 +256,7 @@ fn broken_models_are_refused() {
                 }
                 _ => format!("run {} --backend jit --case fm_lenet5.npz", path.display()),
             };
-            let start = Instant::now();
             let output = run(&line);
-            assert!(start.elapsed() < Duration::from_secs(1), "{name}: {:?}", start.elapsed());
             let text = stderr(&output);
             assert_eq!(status(&output), 1, "{name}: {text}");
             assert!(text.lines().any(|l| l.starts_with("error[E0")), "{name}: {text}");

@@ -39,6 +39,7 @@ fn check(id: &str, op: &Op, operands: &[Operand]) {
         {
             assert!(matches!(plan.buffer(lent).kind, BufferKind::Input(_)));
             plan.buffers[out.index()].offset = plan.buffer(lent).offset;
+            plan.buffers[out.index()].in_place_of = Some(lent);
             compare(id, op, operands, &want, &plan);
         }
     }

@@ -12,6 +12,9 @@ use crate::types::TensorType;
 /// The implementation that every kernel has: its loop nest, printed as it is.
 pub const NEST: &str = "nest";
 
+/// Estimated cycles of a loop nest for each multiply-accumulate, or output element where there are more.
+pub const NEST_CYCLES: f64 = 10.0;
+
 /// A kernel to be implemented.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelSpec<'a> {
@@ -28,7 +31,7 @@ pub struct Offer {
     /// One an argument.
     pub packings: Vec<Packing>,
     pub scratch_bytes: usize,
-    /// Estimated cycles of one run on the target. The loop nest counts as 10 a multiply-accumulate or output element.
+    /// Estimated cycles of one run on the target, to be compared with [`NEST_CYCLES`].
     pub cycles: f64,
 }
 

@@ -55,12 +55,25 @@ impl From<ModuleError> for Error {
     }
 }
 
-/// Compiles a verified plan for this machine.
+/// Verifies a plan and compiles it for this machine.
 ///
 /// # Errors
-/// Where the machine is no little-endian 64-bit one that Cranelift knows, a kernel uses an element type or implementation
+/// Where the plan is not valid, the machine is no little-endian 64-bit one that Cranelift knows, a kernel uses an element type or implementation
 /// that has no code here, or an argument does not lie inside its buffer.
 pub fn compile(plan: &Plan) -> Result<Session, Error> {
+    mcc_ir::plan::verify::verify(plan).map_err(|e| Error::Plan(e.to_string()))?;
+    // SAFETY: just verified.
+    unsafe { compile_unverified(plan) }
+}
+
+/// As [`compile`], for plans that the verifier cannot judge.
+///
+/// # Safety
+/// No kernel may read or write outside its arguments: [`mcc_ir::plan::verify::verify`] would find that so.
+///
+/// # Errors
+/// As [`compile`].
+pub unsafe fn compile_unverified(plan: &Plan) -> Result<Session, Error> {
     let layout = Layout::of(plan);
     check(plan, &layout)?;
     let (constants, offsets) = lay_out_constants(plan);

@@ -1,12 +1,13 @@
 //! What a node costs on a target: rough cycles, enough to rank the forms of one operator.
 //!
-//! The figures are relative: 1 is a multiply-accumulate of a channels-last convolution. Fitted tables per target come with
-//! the choice of algorithms.
+//! The figures are relative: 1 is a multiply-accumulate of a channels-last convolution on a core with an FPU. What differs
+//! between targets so far is the price of float and of integer arithmetic; fitted tables come with the choice of algorithms.
 
 use super::lang::{EGraph, Head, Node};
 use mcc_ir::op::{Binary, Layout, Op, PoolKind, Step, Unary};
+use mcc_ir::target::{Backend, Feature};
 use mcc_ir::types::TensorType;
-use mcc_ir::{Target, ops};
+use mcc_ir::{DType, Target, ops};
 
 /// Entering and leaving a kernel.
 const KERNEL: f64 = 200.0;
@@ -17,7 +18,27 @@ const BYTE: f64 = 0.5;
 /// A reshape, which only renames.
 const RENAME: f64 = 1.0;
 
-pub fn cycles(eg: &EGraph, node: &Node, _target: &Target) -> f64 {
+/// What an operation of each kind costs on a target.
+struct Prices {
+    float: f64,
+    integer: f64,
+}
+
+impl Prices {
+    fn of(target: &Target) -> Prices {
+        match target.backend {
+            Backend::Jit => Prices { float: 1.0, integer: 1.0 },
+            Backend::C => Prices {
+                // Without an FPU every operation is a call of some 20 to 50 cycles; portable C is taken to have one.
+                float: if target.core.is_empty() || target.has(Feature::Fpu) { 1.0 } else { 25.0 },
+                // SMLAD does two multiply-accumulates.
+                integer: if target.has(Feature::Dsp) { 0.7 } else { 1.5 },
+            },
+        }
+    }
+}
+
+pub fn cycles(eg: &EGraph, node: &Node, target: &Target) -> f64 {
     let op = match &node.head {
         Head::Input(..) => return 0.0,
         Head::Const(_) => return DERIVED,
@@ -29,7 +50,9 @@ pub fn cycles(eg: &EGraph, node: &Node, _target: &Target) -> f64 {
     let inputs: Vec<&TensorType> = node.children.iter().map(|c| &eg[*c].data.ty).collect();
     let out = ops::infer(op, &inputs).expect("nodes of the e-graph are well typed");
     let elements = out.elements() as f64;
-    let macs = ops::macs(op, &inputs, &out) as f64;
+    let prices = Prices::of(target);
+    let integer = inputs.first().is_some_and(|t| t.dtype != DType::F32);
+    let macs = ops::macs(op, &inputs, &out) as f64 * if integer { prices.integer } else { prices.float };
     let channels_first = |layout: Layout| layout == Layout::Nchw;
     let body = match op {
         Op::Reshape { .. } => return RENAME,
@@ -53,7 +76,7 @@ pub fn cycles(eg: &EGraph, node: &Node, _target: &Target) -> f64 {
     let own = op.own_inputs().unwrap_or(inputs.len()).min(inputs.len());
     let operands: usize = inputs[own..].iter().map(|t| t.bytes()).sum();
     let steps: f64 = op.post().map_or(0.0, |p| p.iter().map(step).sum());
-    KERNEL + body + steps * elements + BYTE * (out.bytes() + operands) as f64
+    KERNEL + body + steps * prices.float * elements + BYTE * (out.bytes() + operands) as f64
 }
 
 fn step(step: &Step) -> f64 {

@@ -37,7 +37,8 @@ impl Pass for Integerise {
         if !graph.values().any(|(_, v)| quantised(v)) {
             return Ok(Changed::No);
         }
-        let mut pass = Integeriser::default();
+        let constants = graph.values().filter_map(|(id, _)| graph.constant(id)).map(|t| t.bytes().len()).sum::<usize>();
+        let mut pass = Integeriser { budget: TRANSPOSED_SHARE * constants, ..Integeriser::default() };
         let mut new = graph
             .rebuild(|out, _, value, inputs| pass.value(out, value, inputs))
             .map_err(|source| Error::Pass { pass: self.name(), source })?;
@@ -50,9 +51,14 @@ impl Pass for Integerise {
     }
 }
 
+/// Transposed weights may take so many times the bytes of all constants; what is beyond stays literal.
+const TRANSPOSED_SHARE: usize = 4;
+
 /// What is known of values of the new graph.
 #[derive(Default)]
 struct Integeriser {
+    /// Bytes of transposed constants that may still be made.
+    budget: usize,
     /// Float values that are a scaled integer accumulator, not yet rounded.
     products: HashMap<ValueId, Product>,
     /// What the integers of a value stand for.
@@ -183,7 +189,7 @@ impl Integeriser {
         let first = inputs[0];
         match op {
             Op::Transpose { perm } => {
-                if let Some(new) = transpose_dequantised_constant(out, perm, first, origin)? {
+                if let Some(new) = self.transpose_dequantised_constant(out, perm, first, origin)? {
                     return Ok(Some(new));
                 }
             }
@@ -235,6 +241,26 @@ impl Integeriser {
         inputs[0] = x;
         out.add_node(read(q), inputs, origin.clone()).map(Some)
     }
+
+    /// `transpose(dequantize(constant))` as `dequantize(transposed constant)`, so that a product finds its weights.
+    fn transpose_dequantised_constant(
+        &mut self,
+        out: &mut Graph,
+        perm: &[usize],
+        v: ValueId,
+        origin: &Origin,
+    ) -> IrResult<Option<ValueId>> {
+        let Some((Op::Dequantize { axis }, &[q, scale, zero])) = out.node(v) else { return Ok(None) };
+        let axis = perm.iter().position(|p| p == axis).unwrap_or(0);
+        let Some(tensor) = out.constant(q) else { return Ok(None) };
+        let Some(budget) = self.budget.checked_sub(tensor.bytes().len()) else { return Ok(None) };
+        self.budget = budget;
+        let op = Op::Transpose { perm: perm.to_vec() };
+        let ty = TensorType::new(tensor.dtype(), perm.iter().map(|&p| tensor.shape()[p]).collect::<Vec<_>>());
+        let transposed = mcc_ir::ops::eval(&op, &[tensor], &ty)?;
+        let q = out.add_const(transposed, origin.clone());
+        out.add_node(Op::Dequantize { axis }, vec![q, scale, zero], origin.clone()).map(Some)
+    }
 }
 
 /// Integer types that a quantised activation may have.
@@ -249,21 +275,4 @@ fn params(graph: &Graph, scale: ValueId, zero: ValueId) -> Option<QuantParams> {
         ([s], [z]) if *s > 0.0 && s.is_finite() => Some(QuantParams { scale: F32(*s), zero_point: *z as i32 }),
         _ => None,
     }
-}
-
-/// `transpose(dequantize(constant))` as `dequantize(transposed constant)`, so that a product finds its weights.
-fn transpose_dequantised_constant(
-    out: &mut Graph,
-    perm: &[usize],
-    v: ValueId,
-    origin: &Origin,
-) -> IrResult<Option<ValueId>> {
-    let Some((Op::Dequantize { axis }, &[q, scale, zero])) = out.node(v) else { return Ok(None) };
-    let axis = perm.iter().position(|p| p == axis).unwrap_or(0);
-    let Some(tensor) = out.constant(q) else { return Ok(None) };
-    let op = Op::Transpose { perm: perm.to_vec() };
-    let ty = TensorType::new(tensor.dtype(), perm.iter().map(|&p| tensor.shape()[p]).collect::<Vec<_>>());
-    let transposed = mcc_ir::ops::eval(&op, &[tensor], &ty)?;
-    let q = out.add_const(transposed, origin.clone());
-    out.add_node(Op::Dequantize { axis }, vec![q, scale, zero], origin.clone()).map(Some)
 }

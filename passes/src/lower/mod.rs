@@ -8,7 +8,7 @@ pub mod arena;
 mod schedule;
 
 use crate::error::{Error, Result};
-use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, Offer};
+use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CYCLES, Offer};
 use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
@@ -217,12 +217,15 @@ fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
     PlanPort { name: port.name.clone(), ty: ty.clone(), quant: port.quant, buffer }
 }
 
-/// The implementation with the fewest estimated cycles. The loop nest counts as 10 a multiply-accumulate or output element.
+/// The implementation with the fewest estimated cycles.
 fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation]) -> (&'static str, Offer) {
     let types: Vec<&TensorType> = spec.arg_types.iter().collect();
     let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
-    let plain =
-        Offer { packings: vec![Packing::None; spec.arg_types.len()], scratch_bytes: 0, cycles: 10.0 * work as f64 };
+    let plain = Offer {
+        packings: vec![Packing::None; spec.arg_types.len()],
+        scratch_bytes: 0,
+        cycles: NEST_CYCLES * work as f64,
+    };
     let mut best = (NEST, plain);
     for entry in catalogue {
         if let Some(offer) = (entry.offer)(spec, target)
