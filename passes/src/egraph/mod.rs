@@ -21,6 +21,8 @@ use std::collections::{HashMap, HashSet};
 
 pub use rules::{Rule, all as rules};
 
+/// Larger graphs are left as they are: extraction takes time and memory in the square of their size.
+const VALUE_LIMIT: usize = 3000;
 /// The e-graph stops growing at so many nodes.
 const NODE_LIMIT: usize = 100_000;
 /// Rounds of all rules.
@@ -52,6 +54,13 @@ impl Pass for Optimise {
         Class::Reassociates
     }
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Changed> {
+        if graph.len() > VALUE_LIMIT {
+            let size = graph.len();
+            (cx.warn)(format!(
+                "the graph has {size} values, more than the {VALUE_LIMIT} that are optimised: it stays as it is"
+            ));
+            return Ok(Changed::No);
+        }
         let (new, report) = optimise(graph, cx.target, &rules::all())?;
         if report.limited {
             (cx.warn)(format!(

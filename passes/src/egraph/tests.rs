@@ -540,3 +540,19 @@ fn constant_below(g: &Graph, v: ValueId) -> bool {
         Def::Node { inputs, .. } => inputs.iter().all(|i| constant_below(g, *i)),
     }
 }
+
+#[test]
+fn a_graph_beyond_the_limit_is_left_alone_with_a_warning() {
+    let mut g = Graph::new("chain");
+    let mut v = g.add_input("x", TensorType::new(DType::F32, [1]));
+    for _ in 0..VALUE_LIMIT {
+        v = g.add_node(Op::unary(Unary::Relu), vec![v], origin("relu")).expect("well typed");
+    }
+    g.add_output("y", v);
+    let target = Target::parse("name = \"t\"\ndescription = \"\"\nbackend = \"c\"\nalignment = 4").expect("valid");
+    let warnings = std::cell::RefCell::new(vec![]);
+    let cx = PassCx { target: &target, warn: &|text| warnings.borrow_mut().push(text) };
+    assert_eq!(Optimise.run(&mut g, &cx), Ok(Changed::No));
+    assert_eq!(g.len(), VALUE_LIMIT + 1);
+    assert!(warnings.into_inner()[0].starts_with("the graph has 3001 values"));
+}

@@ -4,6 +4,9 @@ use mcc_ir::graph::{Def, Graph, ValueId};
 use mcc_ir::op::Op;
 use std::collections::{HashMap, HashSet};
 
+/// The greedy order takes time in the square of the operators; larger graphs keep their own order.
+const GREEDY_LIMIT: usize = 4000;
+
 /// An order of the live operators (reshapes left out) that respects data flow: the graph's own, or a greedy one that
 /// frees memory early, whichever has the lower peak of live bytes.
 pub fn order(graph: &Graph, roots: &[ValueId]) -> Vec<ValueId> {
@@ -15,6 +18,9 @@ pub fn order(graph: &Graph, roots: &[ValueId]) -> Vec<ValueId> {
         })
         .map(|(id, _)| id)
         .collect();
+    if given.len() > GREEDY_LIMIT {
+        return given;
+    }
     let flow = Flow::new(graph, roots, &given);
     let greedy = flow.greedy(&given);
     if flow.peak(&greedy) < flow.peak(&given) { greedy } else { given }
