@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, matmuls};
+use c_support::cases::{convs, depthwises, matmuls};
 use c_support::{Random, agrees, compile, installed, single};
 use mcc_backends::c::CATALOGUE;
 use mcc_ir::catalogue::Implementation;
@@ -21,8 +21,9 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
         return;
     }
     let mut taken = 0;
-    for (g, inputs) in graphs {
-        let c = compile(&g, "cortex-m4", &entry(id), Io::Separate);
+    for (i, (g, inputs)) in graphs.into_iter().enumerate() {
+        let io = if i % 2 == 0 { Io::Separate } else { Io::Arena };
+        let c = compile(&g, "cortex-m4", &entry(id), io);
         if c.source.contains(&format!("by {id}")) {
             taken += 1;
             agrees(&g, &c, &inputs, 0.0);
@@ -49,6 +50,11 @@ fn conv2d_f32_is_its_nest() {
 #[test]
 fn depthwise_dsp_is_its_nest() {
     check("depthwise-s8-dsp", convs(&[DType::I8, DType::U8]));
+}
+
+#[test]
+fn depthwise_rows_is_its_nest() {
+    check("depthwise-s8-rows", convs(&[DType::I8, DType::U8]).into_iter().chain(depthwises(40)).collect());
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 mod c_support;
 
-use c_support::cases::{convs, matmuls};
+use c_support::cases::{convs, depthwises, matmuls};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile, installed, same};
 use mcc_backends::c::CATALOGUE;
 use mcc_backends::c::exec::{Core, run_qemu};
 use mcc_backends::targets;
+use mcc_ir::catalogue::Implementation;
 use mcc_ir::graph::Graph;
 use mcc_ir::{DType, Tensor, eval};
 use mcc_passes::lower::Io;
@@ -20,8 +21,12 @@ fn ready() -> bool {
 
 /// Runs a graph on a target's core, on two samples of which the first is `inputs`, and compares the first.
 fn check(g: &Graph, inputs: &[Tensor], target: &str, flags: &[&str], bound: f32) {
+    check_by(CATALOGUE, g, inputs, target, flags, bound);
+}
+
+fn check_by(catalogue: &[Implementation], g: &Graph, inputs: &[Tensor], target: &str, flags: &[&str], bound: f32) {
     let core = Core::of(targets::find(target).unwrap()).unwrap();
-    let c = compile(g, target, CATALOGUE, Io::Arena);
+    let c = compile(g, target, catalogue, Io::Arena);
     let samples = [bytes(inputs), bytes(inputs)];
     let out = run_qemu(&c, core, &samples, flags).unwrap_or_else(|e| panic!("{target}: {e}\n{}", c.source));
     assert_eq!(out[0], out[1], "the second run differs");
@@ -42,6 +47,20 @@ fn integer_kernels_have_the_evaluators_bits() {
         if i % 8 == 0 {
             check(g, inputs, "cortex-m4", &["-O0"], 0.0);
         }
+    }
+}
+
+/// The kernel that its cost keeps from small images is forced on all.
+#[test]
+fn depthwise_rows_have_the_evaluators_bits() {
+    if !ready() {
+        return;
+    }
+    let rows: Vec<_> = CATALOGUE.iter().filter(|e| e.id == "depthwise-s8-rows").copied().collect();
+    let strict = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror"];
+    for (i, (g, inputs)) in depthwises(24).iter().enumerate() {
+        let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
+        check_by(&rows, g, inputs, TARGETS[i % 3], flags, 0.0);
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Offer {
     pub scratch_bytes: usize,
     /// Estimated cycles of one run on the target, to be compared with [`NEST_CYCLES`].
     pub cycles: f64,
+    /// Whether the output may take over argument 0 in place; their types then have one shape and size.
+    pub in_place: bool,
 }
 
 /// An entry of a catalogue.

@@ -219,3 +219,80 @@ static inline void $_taps_u8(int32_t s[4], const uint8_t *x, const int8_t *w) {
     }
 #endif
 }"#;
+
+pub const ROWS_3: &str = r#"
+/* Three rows of pairs of half-words under two neighbouring windows of 3x3, at stride 1. With the rows' words a, b and c,
+ * finishes the windows begun in sums, v0, v1 and v2 being taps 1 and 2 of each row, and begins the next two as
+ * rows_3_begin does, w0, w1 and w2 being taps 0 and 1. */
+static inline void $_rows_3_begin(int32_t sums[2], uint32_t a, uint32_t b, uint32_t c, uint32_t w0, uint32_t w1,
+                                  uint32_t w2, int32_t start) {
+    /* Half of a pair alone: the other half meets a zero. */
+    sums[0] = $_smlad(a, w0, $_smlad(b, w1, $_smlad(c, w2, start)));
+    sums[1] = $_smlad(a >> 16, w0, $_smlad(b >> 16, w1, $_smlad(c >> 16, w2, start)));
+}
+
+/* The last of an odd number of windows. */
+static inline int32_t $_rows_3_end(const int32_t sums[2], uint32_t a, uint32_t b, uint32_t c, uint32_t v0, uint32_t v1,
+                                   uint32_t v2) {
+    return $_smlad(a, v0 >> 16, $_smlad(b, v1 >> 16, $_smlad(c, v2 >> 16, sums[0])));
+}
+
+static inline void $_rows_3(int32_t sums[2], int32_t done[2], uint32_t a, uint32_t b, uint32_t c, uint32_t w0,
+                            uint32_t w1, uint32_t w2, uint32_t v0, uint32_t v1, uint32_t v2, int32_t start) {
+#if @ARM_DSP && @ARM_FP
+    /* What waits lies in registers of the FPU: the rest takes all others. Small pieces leave the compiler a way out. */
+#define $_PAIR_OF_TAPS(half, x, w, first, second) \
+    __asm__(half " %0, %2, %3, %0\n\tsmlad %1, %2, %3, %1" : "+&r"(first), "+&r"(second) : "r"(x), "r"(w))
+    int32_t s0 = sums[0], s1 = sums[1];
+    $_PAIR_OF_TAPS("smlabt", a, v0, s0, s1);
+    $_PAIR_OF_TAPS("smlabt", b, v1, s0, s1);
+    $_PAIR_OF_TAPS("smlabt", c, v2, s0, s1);
+    __asm__("vmov %0, %1" : "=t"(done[0]) : "r"(s0));
+    __asm__("vmov %0, %1" : "=t"(done[1]) : "r"(s1));
+    __asm__("vmov %0, %2\n\tsmlatb %1, %3, %4, %0\n\tsmlad %0, %3, %4, %0"
+            : "=&r"(s0), "=&r"(s1)
+            : "t"(start), "r"(a), "r"(w0));
+    $_PAIR_OF_TAPS("smlatb", b, w1, s1, s0);
+    $_PAIR_OF_TAPS("smlatb", c, w2, s1, s0);
+    sums[0] = s0;
+    sums[1] = s1;
+#else
+    done[0] = $_smlad(a, v0 >> 16, $_smlad(b, v1 >> 16, $_smlad(c, v2 >> 16, sums[0])));
+    done[1] = $_smlad(a, v0, $_smlad(b, v1, $_smlad(c, v2, sums[1])));
+    $_rows_3_begin(sums, a, b, c, w0, w1, w2, start);
+#endif
+}"#;
+
+pub const ROW_3: &str = r#"
+/* Three rows of pairs of half-words under one window of 3x3: taps 0 and 1 of the rows, then taps 2 with the next words, v0
+ * being those of rows 0 and 1 and v1 that of row 2. */
+static inline int32_t $_row_3_begin(uint32_t a, uint32_t b, uint32_t c, uint32_t w0, uint32_t w1, uint32_t w2,
+                                    int32_t start) {
+#if @ARM_DSP && @ARM_FP
+    int32_t sum;
+    __asm__(
+        "vmov %[s], %[start]\n\t"
+        "smlad %[s], %[a], %[w0], %[s]\n\t"
+        "smlad %[s], %[b], %[w1], %[s]\n\t"
+        "smlad %[s], %[c], %[w2], %[s]"
+        : [s] "=&r"(sum)
+        : [a] "r"(a), [b] "r"(b), [c] "r"(c), [w0] "r"(w0), [w1] "r"(w1), [w2] "r"(w2), [start] "t"(start));
+    return sum;
+#else
+    return $_smlad(a, w0, $_smlad(b, w1, $_smlad(c, w2, start)));
+#endif
+}
+
+static inline int32_t $_row_3_end(uint32_t a, uint32_t b, uint32_t c, uint32_t v0, uint32_t v1, int32_t sum) {
+#if @ARM_DSP
+    __asm__(
+        "smlabb %[s], %[a], %[v0], %[s]\n\t"
+        "smlabt %[s], %[b], %[v0], %[s]\n\t"
+        "smlabb %[s], %[c], %[v1], %[s]"
+        : [s] "+&r"(sum)
+        : [a] "r"(a), [b] "r"(b), [c] "r"(c), [v0] "r"(v0), [v1] "r"(v1));
+    return sum;
+#else
+    return $_smlad(a & 0xffffu, v0, $_smlad(b, v0 >> 16, $_smlad(c & 0xffffu, v1, sum)));
+#endif
+}"#;

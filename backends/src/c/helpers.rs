@@ -3,7 +3,7 @@
 //! They give [`mcc_ir::scalar`] its exact meaning on any C11 compiler: integers wrap without undefined behaviour, rounding
 //! needs no libm, and nothing depends on whether the compiler contracts `a * b + c`. `$` stands for the model's name.
 
-use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, TAPS_S8, TAPS_U8};
+use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
 use std::collections::BTreeSet;
 
 struct Helper {
@@ -562,6 +562,110 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     Helper { name: "dot_1x4_u8", needs: &["load_4", "sxtb16", "uxtb16", "smlad"], text: DOT_1X4_U8 },
     Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
     Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
+    Helper {
+        name: "pair",
+        needs: &[],
+        text: "
+/* Two half-words as one word. */
+static inline uint32_t $_pair(int32_t low, int32_t high) {
+    return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16;
+}",
+    },
+    Helper {
+        name: "split",
+        needs: &[],
+        text: "
+/* The low half-words of a and b to to[0], their high ones to to[distance]. */
+static inline void $_split(uint32_t *to, uint32_t a, uint32_t b, int32_t distance) {
+#if @ARM_DSP
+    uint32_t low;
+    __asm__(\"pkhbt %0, %1, %2, lsl #16\" : \"=r\"(low) : \"r\"(a), \"r\"(b));
+    __asm__(\"pkhtb %0, %0, %1, asr #16\" : \"+r\"(b) : \"r\"(a));
+    to[0] = low;
+    to[distance] = b;
+#else
+    to[0] = (a & 0xffffu) | b << 16;
+    to[distance] = a >> 16 | (b & 0xffff0000u);
+#endif
+}",
+    },
+    Helper {
+        name: "split_s8",
+        needs: &["split", "sxtb16"],
+        text: "
+/* Four channels of two pixels as pairs of half-words, channels a distance apart. */
+static inline void $_split_s8(uint32_t *to, uint32_t a, uint32_t b, int32_t distance) {
+    $_split(to, $_sxtb16(a), $_sxtb16(b), 2 * distance);
+    $_split(to + distance, $_sxtb16_ror8(a), $_sxtb16_ror8(b), 2 * distance);
+}",
+    },
+    Helper {
+        name: "split_u8",
+        needs: &["split", "uxtb16"],
+        text: "
+/* Four channels of two pixels as pairs of half-words, channels a distance apart. */
+static inline void $_split_u8(uint32_t *to, uint32_t a, uint32_t b, int32_t distance) {
+    $_split(to, $_uxtb16(a), $_uxtb16(b), 2 * distance);
+    $_split(to + distance, $_uxtb16_ror8(a), $_uxtb16_ror8(b), 2 * distance);
+}",
+    },
+    Helper {
+        name: "opaque",
+        needs: &[],
+        text: "
+/* x, of which the compiler knows nothing: loops that end at it stay loops. */
+static inline int32_t $_opaque(int32_t x) {
+#if defined(__GNUC__)
+    __asm__(\"\" : \"+r\"(x));
+#endif
+    return x;
+}",
+    },
+    Helper {
+        name: "fill_planes",
+        needs: &["opaque"],
+        text: "
+/* n words of one value in each of four planes a distance apart. */
+static inline void $_fill_planes(uint32_t *to, uint32_t pair, int32_t n, int32_t distance) {
+    const uint32_t *const end = to + $_opaque(n);
+    for (; to < end; to++) {
+        to[0] = pair;
+        to[distance] = pair;
+        to[2 * distance] = pair;
+        to[3 * distance] = pair;
+    }
+}",
+    },
+    Helper {
+        name: "copy_planes",
+        needs: &["opaque"],
+        text: "
+/* n words on within each of four planes a distance apart. Short pieces: a call of memcpy would take longer. */
+static inline void $_copy_planes(uint32_t *to, const uint32_t *from, int32_t n, int32_t distance) {
+    const int32_t step = $_opaque(distance);
+    const uint32_t *const end = to + n;
+    for (; to < end; to++, from++) {
+        uint32_t *t = to;
+        const uint32_t *f = from;
+        t[0] = f[0];
+        t += step;
+        f += step;
+        t[0] = f[0];
+        t += step;
+        f += step;
+        t[0] = f[0];
+        t += step;
+        f += step;
+        t[0] = f[0];
+#if defined(__GNUC__)
+        /* Else compilers call memcpy after all. */
+        __asm__ volatile(\"\" : : : \"memory\");
+#endif
+    }
+}",
+    },
+    Helper { name: "rows_3", needs: &["smlad"], text: ROWS_3 },
+    Helper { name: "row_3", needs: &["smlad"], text: ROW_3 },
 ];
 
 /// The prefix of all identifiers, and the helpers used so far.

@@ -288,7 +288,9 @@ impl Emitter<'_> {
             Arg::Buffer(_) => true,
         });
         let room = k.scratch.map_or(0, |b| self.plan.buffer(b).bytes) >= offer.scratch_bytes;
-        if packed && room { Ok(()) } else { Err(self.refuse(i, k)) }
+        let over = self.plan.buffer(k.out).in_place_of.map(Arg::Buffer);
+        let place = offer.in_place || over.is_none() || k.args.first().copied() != over;
+        if packed && room && place { Ok(()) } else { Err(self.refuse(i, k)) }
     }
 
     fn refuse(&self, i: usize, k: &Kernel) -> EmitError {

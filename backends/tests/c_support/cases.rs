@@ -105,6 +105,28 @@ pub fn convs(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
     types.iter().flat_map(|x| cases().into_iter().enumerate().map(|(i, c)| conv(c, *x, i as u64 + 1))).collect()
 }
 
+/// Depthwise 3x3 convolutions of random sizes, strides and pads.
+pub fn depthwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(33);
+    let mut all = Vec::new();
+    while all.len() < n {
+        let mut size = [1 + r.below(2), 1 + r.below(12), 1 + r.below(12), 4 * (1 + r.below(3))];
+        if r.below(4) == 0 {
+            // Long enough for lines to come in bands.
+            size[1 + r.below(2)] = 20 + r.below(40);
+        }
+        let most = if r.below(6) == 0 { 6 } else { 3 };
+        let pad = std::array::from_fn(|_| r.below(most));
+        if size[1] + pad[0] + pad[2] < 3 || size[2] + pad[1] + pad[3] < 3 {
+            continue;
+        }
+        let stride = [1 + r.below(2), 1 + r.below(2)];
+        let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+        all.push(conv(Case { size, pad, stride, bias: r.below(4) > 0, depthwise: true, ..BASE }, x, r.next()));
+    }
+    all
+}
+
 pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
     let mut all = Vec::new();
     for &x in types {

@@ -1,6 +1,7 @@
 //! The Plan interpreter: every kernel by its loop nest, in one arena.
 
 use super::{Arg, BufferKind, Plan};
+use crate::catalogue::NEST;
 use crate::nest::run;
 use crate::tensor::Tensor;
 
@@ -55,9 +56,22 @@ pub fn run_with(plan: &Plan, inputs: &[Tensor], mut observe: impl FnMut(usize, &
             .chain(kernel.tables.iter().map(|c| consts[c.index()]))
             .collect();
         let at = buffers[kernel.out.index()];
-        bases.push(at);
+        let bytes = kernel.out_type.bytes();
+        // An implementation may work in place where the loop nest cannot.
+        let aside = kernel.implementation != NEST && plan.buffer(kernel.out).in_place_of.is_some();
+        if aside {
+            bases.push(memory.len());
+            memory.resize(memory.len() + bytes, 0xA5);
+        } else {
+            bases.push(at);
+        }
         run::run(&kernel.nest, &mut memory, &bases);
-        let out = memory[at..at + kernel.out_type.bytes()].to_vec();
+        if aside {
+            let from = memory.len() - bytes;
+            memory.copy_within(from.., at);
+            memory.truncate(from);
+        }
+        let out = memory[at..at + bytes].to_vec();
         observe(i, &Tensor::from_bytes(kernel.out_type.clone(), out).expect("sized by its type"));
     }
     plan.outputs

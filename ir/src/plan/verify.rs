@@ -1,7 +1,7 @@
 //! The plan verifier: what it lets through, the interpreter and the backends run without a check.
 //!
 //! Left unchecked, beside what [`crate::nest::verify`] leaves: that an implementation of the catalogue computes what the
-//! loop nest says (tests of each implementation show it), and that the packing is the one it wants.
+//! loop nest says, also in place (tests of each implementation show it), and that the packing is the one it wants.
 
 use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanPort};
 use crate::error::{Error, Result};

@@ -67,6 +67,8 @@ struct Lowering<'a> {
     buffers: Vec<Buffer>,
     consts: Vec<PlanConst>,
     kernels: Vec<Kernel>,
+    /// Whether each kernel's implementation may write over argument 0.
+    in_place: Vec<bool>,
     inputs: Vec<PlanPort>,
 }
 
@@ -89,6 +91,7 @@ impl<'a> Lowering<'a> {
             buffers: vec![],
             consts: vec![],
             kernels: vec![],
+            in_place: vec![],
             inputs: vec![],
         };
         for (i, port) in graph.inputs.iter().enumerate() {
@@ -158,6 +161,7 @@ impl<'a> Lowering<'a> {
         }
         let out = self.buffer(BufferKind::Value, out_type.bytes(), origin.clone());
         let macs = ops::macs(&op, &types, out_type);
+        self.in_place.push(offer.in_place);
         self.kernels.push(Kernel {
             op,
             args,
@@ -207,7 +211,7 @@ impl<'a> Lowering<'a> {
             alignment: self.target.alignment,
             bounds: Default::default(),
         };
-        share_in_place(&mut plan, self.io == Io::Arena);
+        share_in_place(&mut plan, &self.in_place, self.io == Io::Arena);
         arena::assign(&mut plan, self.io);
         Ok(plan)
     }
@@ -225,6 +229,7 @@ fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation]) 
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 0,
         cycles: NEST_CYCLES * work as f64,
+        in_place: false,
     };
     let mut best = (NEST, plain);
     for entry in catalogue {
@@ -238,12 +243,17 @@ fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation]) 
 }
 
 /// Lets kernels write their output over an argument that dies there, where each output element needs only that argument's
-/// element at the same place. Inputs and outputs take part where they live in the arena.
-fn share_in_place(plan: &mut Plan, ports_in_arena: bool) {
+/// element at the same place, or where the implementation says so of argument 0 (`in_place`, one a kernel). Inputs and
+/// outputs take part where they live in the arena.
+fn share_in_place(plan: &mut Plan, in_place: &[bool], ports_in_arena: bool) {
     for (now, kernel) in plan.kernels.iter().enumerate() {
-        let donor = elementwise_args(kernel)
-            .into_iter()
-            .filter_map(|i| match kernel.args[i] {
+        let mut donors = elementwise_args(kernel);
+        if in_place[now] && !donors.contains(&0) {
+            donors.insert(0, 0);
+        }
+        let donor = donors
+            .iter()
+            .filter_map(|&i| match kernel.args[i] {
                 Arg::Buffer(b) => Some((i, b)),
                 Arg::Const(_) => None,
             })
@@ -259,7 +269,7 @@ fn share_in_place(plan: &mut Plan, ports_in_arena: bool) {
                     .args
                     .iter()
                     .enumerate()
-                    .any(|(j, a)| j != *i && *a == Arg::Buffer(*b) && !elementwise_args(kernel).contains(&j));
+                    .any(|(j, a)| j != *i && *a == Arg::Buffer(*b) && !donors.contains(&j));
                 kind_fits
                     && !outside
                     && donor.last == now

@@ -41,7 +41,8 @@ fn offer(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
         Style::F32 => 5.0,
     };
     let taps = (g.kernel[0] * g.kernel[1]) as f64;
-    Some(Offer { packings, scratch_bytes: 0, cycles: spec.out_type.elements() as f64 * (per_mac * taps + 20.0) })
+    let cycles = spec.out_type.elements() as f64 * (per_mac * taps + 20.0);
+    Some(Offer { packings, scratch_bytes: 0, cycles, in_place: false })
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {

@@ -73,7 +73,7 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
         Style::F32 => 3.0,
     };
     let cycles = (g.pixels * g.outs) as f64 * (per_mac * g.depth as f64 + 20.0) + (g.pixels * g.depth) as f64;
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles })
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, in_place: false })
 }
 
 impl Gemm {

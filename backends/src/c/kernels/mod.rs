@@ -4,6 +4,7 @@
 //! of the operator's loop nest, so integers agree bit for bit and floats do where the compiler does not contract.
 
 mod depthwise;
+mod depthwise_rows;
 mod gemm;
 
 use super::helpers::Helpers;
@@ -26,6 +27,7 @@ pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "matmul-s8-dsp", offer: gemm::offer_matmul_dsp },
     Implementation { id: "matmul-s8", offer: gemm::offer_matmul_s8 },
     Implementation { id: "matmul-f32", offer: gemm::offer_matmul_f32 },
+    Implementation { id: "depthwise-s8-rows", offer: depthwise_rows::offer },
     Implementation { id: "depthwise-s8-dsp", offer: depthwise::offer_dsp },
     Implementation { id: "depthwise-s8", offer: depthwise::offer_s8 },
     Implementation { id: "depthwise-f32", offer: depthwise::offer_f32 },
@@ -76,6 +78,7 @@ impl Template<'_> {
             "matmul-s8-dsp" => gemm::matmul(self, w, Style::Dsp),
             "matmul-s8" => gemm::matmul(self, w, Style::S8),
             "matmul-f32" => gemm::matmul(self, w, Style::F32),
+            "depthwise-s8-rows" => depthwise_rows::print(self, w),
             "depthwise-s8-dsp" => depthwise::print(self, w, Style::Dsp),
             "depthwise-s8" => depthwise::print(self, w, Style::S8),
             "depthwise-f32" => depthwise::print(self, w, Style::F32),

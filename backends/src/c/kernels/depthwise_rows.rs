@@ -1,0 +1,325 @@
+//! Depthwise 3x3 convolution on pairs of half-words, channels innermost in memory.
+//!
+//! Four channels at a time are turned into lines of half-words, channel by channel, in working memory. A line runs along
+//! the longer image axis, the *pair axis*; one word holds two neighbours on it, padding included. From three words, one a
+//! line, SMLAD and its kin finish two outputs and start the next two with shifted weights, so that each word is read
+//! once. Lines are held in bands: as many as fit into a little working memory, so that the six words of weights, the
+//! bias and the scale of a channel stay in registers for many outputs. A band keeps its last lines for the next one.
+//!
+//! Input lines are read before an output that could lie over them is written, and no channel reads another: the output
+//! may take over the input in place.
+
+use super::{Geometry, Style, Template, affine, plus, suits};
+use crate::c::consts;
+use crate::c::writer::Writer;
+use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::dtype::DType;
+use mcc_ir::op::Op;
+use mcc_ir::packing::Packing;
+use mcc_ir::plan::Arg;
+use mcc_ir::target::{Feature, Target};
+
+/// Bytes of working memory that a band may take to span several lines of output.
+const BAND_BYTES: usize = 2048;
+
+/// Bytes of working memory that the smallest band may take.
+const MOST_BYTES: usize = 4096;
+
+/// Channels that are unpacked together.
+const CHANNELS: usize = 4;
+
+pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    let Op::Conv2d(o) = spec.op else { return None };
+    let g = Geometry::new(o, spec.arg_types, spec.out_type)?;
+    let depthwise = o.groups == g.channels && g.outs == g.channels && g.channels.is_multiple_of(CHANNELS);
+    let window = g.kernel == [3, 3] && g.dilation == [1, 1] && g.stride.iter().all(|s| (1..=2).contains(s));
+    if !target.has(Feature::Dsp) || !depthwise || !window || !suits(spec, Style::Dsp) {
+        return None;
+    }
+    let rows = Rows::new(&g);
+    let scratch_bytes = rows.scratch_bytes();
+    // At stride 1 and one size the pads of an axis are two together: a band reads on from the line after the last written.
+    let x = &spec.arg_types[0];
+    let in_place = x.shape == spec.out_type.shape && x.bytes() == spec.out_type.bytes() && g.stride == [1, 1];
+    (scratch_bytes <= MOST_BYTES).then(|| Offer {
+        packings: vec![Packing::None; spec.arg_types.len()],
+        scratch_bytes,
+        cycles: rows.cycles() * (g.batch * g.channels) as f64,
+        in_place,
+    })
+}
+
+/// How an image is cut into lines and bands.
+struct Rows {
+    /// The image axis along which a line runs: 0 down, 1 across.
+    axis: usize,
+    /// Outputs of a line, and lines of output.
+    length: usize,
+    lines: usize,
+    /// Strides along a line and from line to line.
+    stride: usize,
+    line_stride: usize,
+    /// Words of one line in working memory.
+    words: usize,
+    /// Lines of output that a band makes.
+    band: usize,
+}
+
+impl Rows {
+    fn new(g: &Geometry) -> Rows {
+        let along = |axis: usize| {
+            let (length, lines) = (g.out[axis], g.out[1 - axis]);
+            let (stride, line_stride) = (g.stride[axis], g.stride[1 - axis]);
+            let words = if stride == 1 { length.div_ceil(2) } else { length } + 1;
+            let fit = BAND_BYTES / (4 * CHANNELS * words);
+            let most = (fit.saturating_sub(3) / line_stride + 1).min(lines);
+            // Bands of one size, as far as it goes.
+            let band = lines.div_ceil(lines.div_ceil(most));
+            Rows { axis, length, lines, stride, line_stride, words, band }
+        };
+        let (across, down) = (along(1), along(0));
+        if down.cycles() < across.cycles() { down } else { across }
+    }
+
+    /// Lines of input that a band reads.
+    fn inputs(&self) -> usize {
+        (self.band - 1) * self.line_stride + 3
+    }
+
+    /// Words of a channel in working memory.
+    fn plane(&self) -> usize {
+        self.inputs() * self.words
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        4 * CHANNELS * self.plane()
+    }
+
+    /// Estimated cycles of one channel, fitted to the Cortex-M4.
+    fn cycles(&self) -> f64 {
+        let (lines, words) = (self.lines as f64, (self.words - 1) as f64);
+        let bands = self.lines.div_ceil(self.band) as f64;
+        let line = if self.stride == 1 { 40.0 } else { 29.0 } * words + 35.0;
+        let unpack = (5.0 * words + 12.0) * (self.line_stride as f64 * lines + 2.0);
+        60.0 * bands + lines * line + unpack
+    }
+}
+
+pub fn print(t: &mut Template<'_>, w: &mut Writer) {
+    let k = t.kernel;
+    let Op::Conv2d(o) = &k.op else { unreachable!("offered for convolutions only") };
+    let g = Geometry::new(o, &k.arg_types, &k.out_type).expect("offered for NHWC only");
+    let rows = Rows::new(&g);
+    channel_function(t, &g, &rows, o.bias);
+    w.line("uint32_t *const rows = (uint32_t *)scratch;");
+    if g.batch > 1 {
+        w.open_for("n", g.batch, 1);
+    }
+    w.open_for("c", g.channels, CHANNELS);
+    let whole = rows.band == rows.lines;
+    if !whole {
+        w.open_for("first", rows.lines, rows.band);
+    }
+    unpack(t, w, &g, &rows, o.pad_value);
+    w.open_for("j", CHANNELS, 1);
+    let mut values = vec![format!("rows + {}", affine(rows.plane(), "j", 0))];
+    for (j, _) in operands(t) {
+        values.push(t.arg(j));
+    }
+    values.push("out".into());
+    values.push("c + j".into());
+    let image = if g.batch > 1 { format!("n * {}", g.out[0] * g.out[1]) } else { String::new() };
+    let line = if rows.axis == 1 { g.out[1] } else { 1 };
+    let first = if whole { String::new() } else { affine(line, "first", 0) };
+    values.push(match (image.is_empty(), first.is_empty()) {
+        (true, true) => "0".into(),
+        (false, false) => format!("{image} + {first}"),
+        _ => format!("{image}{first}"),
+    });
+    values.push(if whole {
+        rows.lines.to_string()
+    } else {
+        let min = t.helpers.get("min");
+        format!("{min}({} - first, {})", rows.lines, rows.band)
+    });
+    w.line(format!("{}_lines({});", t.name, values.join(", ")));
+    w.close();
+    let keep = 3usize.saturating_sub(rows.line_stride);
+    if !whole {
+        // The first lines of the next band.
+        if keep > 0 {
+            let from = (rows.inputs() - keep) * rows.words;
+            let copy = t.helpers.get("copy_planes");
+            w.line(format!("{copy}(rows, rows + {from}, {}, {});", keep * rows.words, rows.plane()));
+        }
+        w.close();
+    }
+    w.close();
+    if g.batch > 1 {
+        w.close();
+    }
+}
+
+/// Brings the input lines of a band into working memory.
+fn unpack(t: &mut Template<'_>, w: &mut Writer, g: &Geometry, rows: &Rows, pad_value: i32) {
+    let unsigned = t.kernel.arg_types[0].dtype == DType::U8;
+    let (split, load) = (t.helpers.get(if unsigned { "split_u8" } else { "split_s8" }), t.helpers.get("load_4"));
+    let x = t.arg(0);
+    let size = [g.height, g.width];
+    let (across, down) = (g.channels, g.width * g.channels);
+    let (step, line_step) = if rows.axis == 1 { (across, down) } else { (down, across) };
+    let (pad, line_pad) = (g.pad[rows.axis] as i64, g.pad[1 - rows.axis] as i64);
+    let (length, lines) = (size[rows.axis] as i64, size[1 - rows.axis]);
+    let whole = rows.band == rows.lines;
+    let keep = 3usize.saturating_sub(rows.line_stride);
+    if whole {
+        w.open_for("i", rows.inputs(), 1);
+        w.line(format!("const int32_t line = {};", affine(1, "i", -line_pad)));
+    } else {
+        let start = if keep > 0 { format!("first == 0 ? 0 : {keep}") } else { "0".into() };
+        w.open(format!("for (int32_t i = {start}; i < {}; i++)", rows.inputs()));
+        w.line(format!("const int32_t line = {} + i;", affine(rows.line_stride, "first", -line_pad)));
+    }
+    w.line(format!("uint32_t *const to = rows + {};", affine(rows.words, "i", 0)));
+    let half = pad_value as u16 as u32;
+    let (planes, opaque) = (t.helpers.get("fill_planes"), t.helpers.get("opaque"));
+    let fill = |w: &mut Writer, k: usize, n: usize| {
+        let pair = format!("0x{:08x}u", half << 16 | half);
+        w.line(format!("{planes}({}, {pair}, {n}, {});", plus("to", k), rows.plane()));
+    };
+    let last = (rows.lines as i64 - 1) * rows.line_stride as i64 + 3 - line_pad;
+    let spare = (rows.lines.div_ceil(rows.band) * rows.band - rows.lines) * rows.line_stride;
+    if line_pad > 0 || last + spare as i64 > lines as i64 {
+        w.open(format!("if ((uint32_t)line >= {lines}u)"));
+        fill(w, 0, rows.words);
+        w.line("continue;");
+        w.close();
+    }
+    let image = if g.batch > 1 { format!("n * {} + ", g.height * g.width * g.channels) } else { String::new() };
+    let ty = if unsigned { "uint8_t" } else { "int8_t" };
+    w.line(format!("const {ty} *const row = {x} + {image}{} + c;", affine(line_step, "line", 0)));
+    // Word k holds the places 2 k - pad and 2 k + 1 - pad.
+    let places = |k: usize| [2 * k as i64 - pad, 2 * k as i64 + 1 - pad];
+    let inside = |place: i64| (0..length).contains(&place);
+    let count = |k: usize| places(k).into_iter().filter(|p| inside(*p)).count();
+    let outside = format!("0x{:08x}u", pad_value as u8 as u32 * 0x0101_0101);
+    let mut k = 0;
+    while k < rows.words {
+        let run = (k..rows.words).take_while(|&other| count(other) == count(k)).count();
+        match count(k) {
+            0 => fill(w, k, run),
+            2 => {
+                w.open(format!("for (int32_t k = {k}; k < {opaque}({}); k++)", k + run));
+                w.line(format!("const {ty} *const at = row + {};", affine(2 * step, "k", -pad * step as i64)));
+                w.line(format!("{split}(to + k, {load}(at), {load}(at + {step}), {});", rows.plane()));
+                w.close();
+            }
+            _ => {
+                for k in k..k + run {
+                    let [a, b] = places(k).map(|place| match place {
+                        _ if !inside(place) => outside.clone(),
+                        place => format!("{load}(row + {})", place * step as i64),
+                    });
+                    w.line(format!("{split}({}, {a}, {b}, {});", plus("to", k), rows.plane()));
+                }
+            }
+        }
+        k += run;
+    }
+    w.close();
+}
+
+/// The function that makes `lines` lines of output of one channel from pixel `first` on. On its own, all registers are its.
+fn channel_function(t: &mut Template<'_>, g: &Geometry, rows: &Rows, bias: bool) {
+    let k = t.kernel;
+    let mut params = vec!["const uint32_t *restrict line".to_string()];
+    for (j, ty) in operands(t) {
+        params.push(format!("const {} *{}", consts::c_type(ty), t.args[j]));
+    }
+    params.push(format!("{} *out", consts::c_type(k.out_type.dtype)));
+    let w = &mut Writer::default();
+    w.line("/* Lines of output of one channel, from pixel first on. */");
+    w.line("#if defined(__GNUC__)");
+    w.line("__attribute__((noinline))");
+    w.line("#endif");
+    w.open(format!(
+        "static void {}_lines({}, int32_t channel, int32_t first, int32_t lines)",
+        t.name,
+        params.join(", ")
+    ));
+    let (pair, opaque) = (t.helpers.get("pair"), t.helpers.get("opaque"));
+    let weights = t.arg(1);
+    w.line(format!("const int8_t *const taps = {weights} + channel * 9;"));
+    // Tap `along` the pair axis in one of the three lines.
+    let tap = |line: usize, along: usize| {
+        let at = if rows.axis == 1 { line * 3 + along } else { along * 3 + line };
+        format!("taps[{at}]")
+    };
+    let lasts: Vec<_> = match rows.stride {
+        1 => (0..3).map(|line| (tap(line, 1), tap(line, 2))).collect(),
+        _ => vec![(tap(0, 2), tap(1, 2)), (tap(2, 2), "0".into())],
+    };
+    let words = (0..3).map(|line| (tap(line, 0), tap(line, 1))).chain(lasts);
+    for (i, (low, high)) in words.enumerate() {
+        w.line(format!("const uint32_t w{i} = {pair}({low}, {high});"));
+    }
+    let start = t.start(bias, "channel", 0, false);
+    w.line(format!("const int32_t start = {start};"));
+    // Pixels from one output to the next along a line, and from line to line.
+    let (next, next_line) = if rows.axis == 1 { (1, g.out[1]) } else { (g.out[1], 1) };
+    w.open(format!(
+        "for (int32_t l = 0; l < lines; l++, line += {}, first += {next_line})",
+        rows.line_stride * rows.words
+    ));
+    w.line("int32_t p = first;");
+    w.line("const uint32_t *at = line;");
+    let now: Vec<String> = (0..3).map(|i| format!("at[{}]", i * rows.words)).collect();
+    if rows.stride == 1 {
+        let step = t.helpers.get("rows_3");
+        let begin = format!("{step}_begin");
+        w.line("int32_t sums[2];");
+        w.line(format!("{begin}(sums, {}, w0, w1, w2, start);", now.join(", ")));
+        if rows.length > 1 {
+            w.line(format!("const uint32_t *const stop = at + {opaque}({});", rows.length / 2));
+            w.open(format!("for (; at != stop; p += {})", 2 * next));
+            w.line("at++;");
+            w.line("int32_t done[2];");
+            w.line(format!("{step}(sums, done, {}, w0, w1, w2, w3, w4, w5, start);", now.join(", ")));
+            t.store(w, "done[0]", ("p", 0), ("channel", 0));
+            t.store(w, "done[1]", ("p", next), ("channel", 0));
+            w.close();
+        }
+        if rows.length % 2 == 1 {
+            w.line("at++;");
+            w.line(format!("const int32_t done = {step}_end(sums, {}, w3, w4, w5);", now.join(", ")));
+            t.store(w, "done", ("p", 0), ("channel", 0));
+        }
+    } else {
+        for (name, word) in ["a", "b", "d"].iter().zip(&now) {
+            w.line(format!("uint32_t {name} = {word};"));
+        }
+        w.line(format!("const uint32_t *const stop = at + {opaque}({});", rows.length));
+        w.open(format!("for (; at != stop; p += {next})"));
+        w.line("at++;");
+        let row = t.helpers.get("row_3");
+        w.line(format!("const int32_t sum = {row}_begin(a, b, d, w0, w1, w2, start);"));
+        for (name, word) in ["a", "b", "d"].iter().zip(&now) {
+            w.line(format!("{name} = {word};"));
+        }
+        w.line(format!("const int32_t done = {row}_end(a, b, d, w3, w4, sum);"));
+        t.store(w, "done", ("p", 0), ("channel", 0));
+        w.close();
+    }
+    w.close();
+    w.close();
+    let text = std::mem::take(w).finish();
+    t.functions.push_str(&text);
+    t.functions.push('\n');
+}
+
+/// The operands of the epilogue that are buffers, with their types.
+fn operands(t: &Template<'_>) -> Vec<(usize, DType)> {
+    let k = t.kernel;
+    let own = k.op.own_inputs().unwrap_or(0);
+    (own..k.args.len()).filter(|&j| matches!(k.args[j], Arg::Buffer(_))).map(|j| (j, k.arg_types[j].dtype)).collect()
+}
