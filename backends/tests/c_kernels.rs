@@ -33,6 +33,11 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
 }
 
 #[test]
+fn conv2d_pairs_is_its_nest() {
+    check("conv2d-s8-pairs", convs(&[DType::I8, DType::U8]));
+}
+
+#[test]
 fn conv2d_dsp_is_its_nest() {
     check("conv2d-s8-dsp", convs(&[DType::I8, DType::U8]));
 }
@@ -65,6 +70,11 @@ fn depthwise_s8_is_its_nest() {
 #[test]
 fn depthwise_f32_is_its_nest() {
     check("depthwise-f32", convs(&[DType::F32]));
+}
+
+#[test]
+fn matmul_pairs_is_its_nest() {
+    check("matmul-s8-pairs", matmuls(&[DType::I8, DType::U8]));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use crate::op::Op;
 use crate::packing::Packing;
 use crate::target::Target;
+use crate::tensor::Tensor;
 use crate::types::TensorType;
 
 /// The implementation that every kernel has: its loop nest, printed as it is.
@@ -20,8 +21,8 @@ pub const NEST_CYCLES: f64 = 10.0;
 pub struct KernelSpec<'a> {
     pub op: &'a Op,
     pub arg_types: &'a [TensorType],
-    /// Whether each argument is a constant.
-    pub is_const: &'a [bool],
+    /// The value of each argument that is a constant, in row-major order; its shape may be another than the argument's.
+    pub consts: &'a [Option<&'a Tensor>],
     pub out_type: &'a TensorType,
 }
 

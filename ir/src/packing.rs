@@ -13,6 +13,11 @@ pub enum Packing {
     /// A tensor `[N, K...]` as a matrix of N rows and K columns, in blocks: `[N / rows][K / depth][rows][depth]`, both
     /// rounded up and filled with zeros. Packed shape: `[ceil(N / rows), ceil(K / depth), rows, depth]`.
     Panel { rows: usize, depth: usize },
+    /// An i8 tensor `[N, K...]` as a matrix of N rows and K columns, rounded up to `rows` (an even number) and to 4 and
+    /// filled with zeros: two rows a, b share half-words `256 * a + b`, low byte first. Packed shape:
+    /// `[ceil(N / rows), ceil(K / 4), 2, rows / 2, 2, 2]`: of each four columns 0 and 2, then 1 and 3; pairs of rows; the
+    /// two columns; the two bytes. Where b is negative, the high byte is a - 1: see [`Packing::pairs_fit`].
+    Pairs { rows: usize },
 }
 
 impl Packing {
@@ -25,7 +30,20 @@ impl Packing {
                 let (n, k) = matrix(ty);
                 TensorType::new(ty.dtype, [n.div_ceil(*rows), k.div_ceil(*depth), *rows, *depth])
             }
+            Packing::Pairs { rows } => {
+                let (n, k) = matrix(ty);
+                TensorType::new(ty.dtype, [n.div_ceil(*rows), k.div_ceil(4), 2, rows / 2, 2, 2])
+            }
         }
+    }
+
+    /// Whether the half-words of [`Packing::Pairs`] hold all rows of an i8 matrix `[N, K]`, and the sum of |a| * `limit`
+    /// over each row is below 2^23: then sums of a and b times values up to `limit` can be told apart.
+    pub fn pairs_fit(weights: &[i8], depth: usize, limit: u32) -> bool {
+        let small = |row: &[i8]| row.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>() * (limit as u64) < 1 << 23;
+        let apart = |a: &[i8], b: &[i8]| a.iter().zip(b).all(|(a, b)| *a > i8::MIN || *b >= 0);
+        let rows: Vec<&[i8]> = weights.chunks(depth.max(1)).collect();
+        rows.chunks(2).all(|pair| small(pair[0]) && pair.get(1).is_none_or(|b| apart(pair[0], b)))
     }
 
     /// The packed tensor.
@@ -59,6 +77,24 @@ impl Packing {
                     }
                 }
                 gather(tensor, ty, &from)
+            }
+            Packing::Pairs { rows } => {
+                let (n, k) = matrix(tensor.ty());
+                let at = |r: usize, c: usize| if r < n && c < k { tensor.bytes()[r * k + c] as i8 } else { 0 };
+                let mut data = Vec::with_capacity(ty.elements());
+                for nb in (0..n).step_by(*rows) {
+                    for kb in (0..k).step_by(4) {
+                        for first in [kb, kb + 1] {
+                            for r in (nb..nb + rows).step_by(2) {
+                                for c in [first, first + 2] {
+                                    let word = 256 * at(r, c) as i32 + at(r + 1, c) as i32;
+                                    data.extend_from_slice(&(word as i16).to_le_bytes());
+                                }
+                            }
+                        }
+                    }
+                }
+                Tensor::from_bytes(ty, data).expect("one element each was written")
             }
         }
     }
@@ -103,6 +139,29 @@ mod tests {
         let p = Packing::Panel { rows: 2, depth: 2 }.apply(&t);
         assert_eq!(p.shape(), [2, 2, 2, 2]);
         assert_eq!(p.to_i64(), [1, 2, 4, 5, 3, 0, 6, 0, 7, 8, 0, 0, 9, 0, 0, 0]);
+    }
+
+    #[test]
+    fn pairs_share_half_words() {
+        let t = Tensor::new([3, 5], &[1i8, 2, 3, 4, 5, -1, 7, -8, 9, -128, 10, 20, 30, 40, -50]);
+        let p = Packing::Pairs { rows: 2 }.apply(&t);
+        assert_eq!(p.shape(), [2, 2, 2, 1, 2, 2]);
+        let words: Vec<i16> = p.bytes().chunks(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+        let w = |a: i16, b: i16| 256 * a + b;
+        let first = [w(1, -1), w(3, -8), w(2, 7), w(4, 9), w(5, -128), 0, 0, 0];
+        let second = [w(10, 0), w(30, 0), w(20, 0), w(40, 0), w(-50, 0), 0, 0, 0];
+        assert_eq!(words, [first, second].concat());
+    }
+
+    #[test]
+    fn pairs_fit_where_sums_stay_apart() {
+        assert!(Packing::pairs_fit(&[-128, 0, 127, -128], 2, 128));
+        assert!(Packing::pairs_fit(&[-127, -128], 1, 128));
+        assert!(!Packing::pairs_fit(&[-128, -1], 1, 128));
+        // The last row of an odd number has no partner.
+        assert!(Packing::pairs_fit(&[1, -1, -128], 1, 128));
+        let long = |n: usize| Packing::pairs_fit(&[vec![127i8; n], vec![-128; n]].concat(), n, 128);
+        assert!(long(516) && !long(517));
     }
 
     #[test]

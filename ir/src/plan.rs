@@ -159,6 +159,15 @@ impl Plan {
         &self.consts[id.index()]
     }
 
+    /// A kernel's arguments that are constants, as a catalogue's offer wants them.
+    pub fn constants(&self, kernel: &Kernel) -> Vec<Option<&Tensor>> {
+        let value = |arg: &Arg| match arg {
+            Arg::Const(c) => self.consts.get(c.index()).map(|c| &c.tensor),
+            Arg::Buffer(_) => None,
+        };
+        kernel.args.iter().map(value).collect()
+    }
+
     /// Bytes of all constants as emitted.
     pub fn const_bytes(&self) -> usize {
         self.consts.iter().map(|c| c.packing.packed_type(c.tensor.ty()).bytes()).sum()

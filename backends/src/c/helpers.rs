@@ -4,6 +4,7 @@
 //! needs no libm, and nothing depends on whether the compiler contracts `a * b + c`. `$` stands for the model's name.
 
 use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
+use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
 use std::collections::BTreeSet;
 
 struct Helper {
@@ -13,8 +14,9 @@ struct Helper {
 }
 
 /// Conditions of the preprocessor that several helpers share.
-const MACROS: [(&str, &str); 3] = [
+const MACROS: [(&str, &str); 4] = [
     ("@ARM_FP", "defined(__GNUC__) && defined(__ARM_FP) && (__ARM_FP & 4)"),
+    ("@THUMB_DSP", "defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)"),
     ("@ARM_DSP", "defined(__GNUC__) && defined(__ARM_FEATURE_DSP)"),
     ("@SSE", "defined(__GNUC__) && defined(__SSE__)"),
 ];
@@ -557,9 +559,12 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     return to;
 }",
     },
+    Helper { name: "assembly", needs: &[], text: ASSEMBLY },
     Helper { name: "dot_2x2", needs: &["load_4", "sxtb16", "smlad"], text: DOT_2X2 },
     Helper { name: "dot_1x4_s8", needs: &["load_4", "sxtb16", "smlad"], text: DOT_1X4_S8 },
     Helper { name: "dot_1x4_u8", needs: &["load_4", "sxtb16", "uxtb16", "smlad"], text: DOT_1X4_U8 },
+    Helper { name: "pairs_2x4", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_2X4 },
+    Helper { name: "pairs_1x8", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_1X8 },
     Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
     Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
     Helper {

@@ -15,6 +15,7 @@ mod helpers;
 mod kernels;
 mod names;
 mod nest;
+mod pairs;
 mod writer;
 
 pub use kernels::CATALOGUE;
@@ -279,8 +280,8 @@ impl Emitter<'_> {
         if k.implementation == NEST {
             return Ok(());
         }
-        let is_const: Vec<bool> = k.args.iter().map(|a| matches!(a, Arg::Const(_))).collect();
-        let spec = KernelSpec { op: &k.op, arg_types: &k.arg_types, is_const: &is_const, out_type: &k.out_type };
+        let consts = self.plan.constants(k);
+        let spec = KernelSpec { op: &k.op, arg_types: &k.arg_types, consts: &consts, out_type: &k.out_type };
         let entry = CATALOGUE.iter().find(|e| e.id == k.implementation);
         let offer = entry.and_then(|e| (e.offer)(&spec, self.target)).ok_or_else(|| self.refuse(i, k))?;
         let packed = k.args.iter().zip(&offer.packings).all(|(arg, packing)| match arg {

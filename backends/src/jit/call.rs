@@ -19,9 +19,8 @@ use mcc_runtime::kernels::{Prepared, prepare};
 /// # Errors
 /// Where the runtime has none of that name, it does not fit the kernel, or weights and scratch memory are not as it wants.
 pub fn prepared(plan: &Plan, kernel: &Kernel) -> Result<Prepared, Error> {
-    let is_const: Vec<bool> = kernel.args.iter().map(|a| matches!(a, Arg::Const(_))).collect();
-    let spec =
-        KernelSpec { op: &kernel.op, arg_types: &kernel.arg_types, is_const: &is_const, out_type: &kernel.out_type };
+    let consts = plan.constants(kernel);
+    let spec = KernelSpec { op: &kernel.op, arg_types: &kernel.arg_types, consts: &consts, out_type: &kernel.out_type };
     let prepared = prepare(kernel.implementation, &spec).ok_or_else(|| {
         let reason = format!("the host has no implementation \"{}\" of it", kernel.implementation);
         Error::Unsupported { kernel: name_of(kernel), reason }

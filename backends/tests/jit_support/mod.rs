@@ -110,9 +110,8 @@ pub fn op_plan(op: &Op, operands: &[Operand], inside: bool) -> Plan {
 /// The same plan under an implementation of the catalogue; `None` where that does not offer itself.
 pub fn implement(mut plan: Plan, implementation: &Implementation) -> Option<Plan> {
     let kernel = &plan.kernels[0];
-    let is_const: Vec<bool> = kernel.args.iter().map(|a| matches!(a, Arg::Const(_))).collect();
-    let spec =
-        KernelSpec { op: &kernel.op, arg_types: &kernel.arg_types, is_const: &is_const, out_type: &kernel.out_type };
+    let consts = plan.constants(kernel);
+    let spec = KernelSpec { op: &kernel.op, arg_types: &kernel.arg_types, consts: &consts, out_type: &kernel.out_type };
     let offer = (implementation.offer)(&spec, &host())?;
     assert_eq!(offer.packings.len(), kernel.args.len(), "{} packs every argument", implementation.id);
     for (arg, packing) in kernel.args.clone().into_iter().zip(offer.packings) {

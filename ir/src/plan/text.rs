@@ -30,6 +30,7 @@ impl Display for Plan {
                 Packing::None => writeln!(f)?,
                 Packing::Permute(perm) => writeln!(f, " permute{perm:?} {packed}")?,
                 Packing::Panel { rows, depth } => writeln!(f, " panel(rows = {rows}, depth = {depth}) {packed}")?,
+                Packing::Pairs { rows } => writeln!(f, " pairs(rows = {rows}) {packed}")?,
             }
         }
         for (i, k) in self.kernels.iter().enumerate() {

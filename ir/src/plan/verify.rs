@@ -4,6 +4,7 @@
 //! loop nest says, also in place (tests of each implementation show it), and that the packing is the one it wants.
 
 use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanPort};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nest;
 use crate::ops;
@@ -145,6 +146,7 @@ impl<'a> Verifier<'a> {
                     sorted.into_iter().eq(0..ty.rank())
                 }
                 Packing::Panel { rows, depth } => *rows > 0 && *depth > 0,
+                Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
             };
             self.check(fits, || format!("k{i}: {ty} cannot be packed as {:?}", c.packing));
             self.check(c.packing == Packing::None || ty.dtype.is_byte_sized(), || {

@@ -137,8 +137,8 @@ impl<'a> Lowering<'a> {
         };
         let nest = ops::nest(&op, &types, out_type).map_err(refuse)?;
         let roots: Vec<ValueId> = inputs.iter().map(|v| self.roots[v.index()]).collect();
-        let is_const: Vec<bool> = roots.iter().map(|v| graph.constant(*v).is_some()).collect();
-        let spec = KernelSpec { op: &op, arg_types: &arg_types, is_const: &is_const, out_type };
+        let consts: Vec<Option<&Tensor>> = roots.iter().map(|v| graph.constant(*v)).collect();
+        let spec = KernelSpec { op: &op, arg_types: &arg_types, consts: &consts, out_type };
         let (implementation, offer) = choose(&spec, self.target, self.catalogue);
         let mut args = Vec::with_capacity(inputs.len());
         for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings) {

@@ -54,7 +54,7 @@ pub fn prepare_conv(spec: &KernelSpec<'_>) -> Option<Prepared> {
 pub fn prepare_matmul(spec: &KernelSpec<'_>) -> Option<Prepared> {
     let Op::MatMul(o) = spec.op else { return None };
     let (a, b) = (&spec.arg_types[0], &spec.arg_types[1]);
-    if !o.trans_b || !spec.is_const[1] || b.rank() != 2 {
+    if !o.trans_b || spec.consts[1].is_none() || b.rank() != 2 {
         return None;
     }
     let (depth, channels) = (b.shape[1], b.shape[0]);

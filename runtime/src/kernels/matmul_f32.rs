@@ -49,7 +49,7 @@ pub fn prepare(spec: &KernelSpec<'_>) -> Option<Prepared> {
     // Without a batch on the right, all rows of the left are one matrix.
     let flat = batch_b.iter().all(|&d| d == 1) && out.rank() == a.rank();
     let rows = if flat { out.elements() / columns } else { a.shape[a.rank() - 2] };
-    let right = match (o.trans_b, spec.is_const[1] && b.rank() == 2) {
+    let right = match (o.trans_b, spec.consts[1].is_some() && b.rank() == 2) {
         (true, true) => Right::Packed,
         (true, false) => Right::Transposed,
         (false, _) => Right::RowMajor,

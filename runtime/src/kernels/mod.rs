@@ -139,7 +139,7 @@ impl std::fmt::Debug for Prepared {
 /// the output its memory.
 fn fits_output(spec: &KernelSpec<'_>, accumulator: DType) -> bool {
     let own = spec.op.own_inputs().unwrap_or(0);
-    spec.out_type.dtype == accumulator && spec.is_const[own..].iter().all(|c| *c)
+    spec.out_type.dtype == accumulator && spec.consts[own..].iter().all(Option::is_some)
 }
 
 /// Number of elements of the bias: that of the output channels, or none.

@@ -25,7 +25,7 @@ impl Window {
     /// The geometry of an NHWC convolution with constant weights.
     pub fn of<'a>(spec: &KernelSpec<'a>) -> Option<(&'a Conv2d, Window)> {
         let Op::Conv2d(o) = spec.op else { return None };
-        if o.layout != Layout::Nhwc || !spec.is_const[1] {
+        if o.layout != Layout::Nhwc || spec.consts[1].is_none() {
             return None;
         }
         let (x, w, out) = (&spec.arg_types[0].shape, &spec.arg_types[1].shape, &spec.out_type.shape);

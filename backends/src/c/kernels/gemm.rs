@@ -4,6 +4,10 @@
 //! of a few rows and a few output channels shares its loads in registers. The DSP form widens rows to 16 bits, each four
 //! values in the order 0, 2, 1, 3, which is how SXTB16 delivers the weights; the rows of a block are interleaved by fours. Structure of arm_nn_mat_mult_kernel_s8_s16
 //! (CMSIS-NN); the weights are interleaved at compile time.
+//!
+//! Where the weights allow it, two channels' weights a, b share half-words 256 * a + b, which saves half of the widening:
+//! SMLAD with the word as it is sums 256 * A + B, and after SXTB16, which leaves b, it sums B. B is exact modulo 2^32, and
+//! so is A = (256 * A + B - B) / 256 as long as |A| < 2^23.
 
 use super::{Geometry, Style, Template, affine, plus, suits};
 use crate::c::writer::Writer;
@@ -31,6 +35,12 @@ struct Gemm {
     outs: usize,
     bias: bool,
     unsigned: bool,
+    /// Whether two channels' weights share half-words.
+    pairs: bool,
+}
+
+pub fn offer_conv_pairs(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer_pairs(spec, false))?
 }
 
 pub fn offer_conv_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
@@ -43,6 +53,10 @@ pub fn offer_conv_s8(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
 
 pub fn offer_conv_f32(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
     offer(spec, Style::F32, false)
+}
+
+pub fn offer_matmul_pairs(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer_pairs(spec, true))?
 }
 
 pub fn offer_matmul_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
@@ -61,7 +75,7 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
     if matches!(spec.op, Op::MatMul(_)) != matmul {
         return None;
     }
-    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, style)?;
+    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, style, false)?;
     if !suits(spec, style) {
         return None;
     }
@@ -76,8 +90,28 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
     Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, in_place: false })
 }
 
+/// The DSP form with weights in pairs, where they fit.
+fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
+    if matches!(spec.op, Op::MatMul(_)) != matmul {
+        return None;
+    }
+    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, Style::Dsp, true)?;
+    if !suits(spec, Style::Dsp) {
+        return None;
+    }
+    let weights: Vec<i8> = spec.consts[1]?.bytes().iter().map(|b| *b as i8).collect();
+    if !Packing::pairs_fit(&weights, g.depth, if g.unsigned { 255 } else { 128 }) {
+        return None;
+    }
+    let mut packings = vec![Packing::None; spec.arg_types.len()];
+    packings[1] = Packing::Pairs { rows: g.block().1 };
+    let outputs = (g.pixels.next_multiple_of(g.block().0) * g.outs.next_multiple_of(g.block().1)) as f64;
+    let cycles = outputs * (1.0 * g.padded() as f64 + 24.0) + 1.5 * (g.pixels * g.depth) as f64;
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, in_place: false })
+}
+
 impl Gemm {
-    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style) -> Option<Gemm> {
+    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style, pairs: bool) -> Option<Gemm> {
         let unsigned = arg_types[0].dtype == DType::U8;
         match op {
             Op::Conv2d(o) if o.groups == 1 => {
@@ -87,12 +121,12 @@ impl Gemm {
                 let (pixels, outs) = (g.batch * g.out[0] * g.out[1], g.outs);
                 let pad = if style == Style::F32 { 0 } else { o.pad_value };
                 let source = if plain { Source::Rows } else { Source::Window { g, pad } };
-                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned })
+                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned, pairs })
             }
             Op::MatMul(o) if o.trans_b && arg_types[1].rank() == 2 => {
                 let (outs, depth) = (arg_types[1].shape[0], arg_types[1].shape[1]);
                 let pixels = out.elements().checked_div(outs)?;
-                Some(Gemm { style, source: Source::Rows, pixels, depth, outs, bias: o.bias, unsigned })
+                Some(Gemm { style, source: Source::Rows, pixels, depth, outs, bias: o.bias, unsigned, pairs })
             }
             _ => None,
         }
@@ -101,6 +135,8 @@ impl Gemm {
     /// Pixels and channels of a block.
     fn block(&self) -> (usize, usize) {
         let (pixels, channels) = match self.style {
+            _ if self.pairs && self.pixels == 1 => (1, 8),
+            _ if self.pairs => (2, 4),
             Style::Dsp if self.pixels == 1 => (1, 4),
             Style::Dsp => (2, 2),
             Style::S8 | Style::F32 => (2, 4),
@@ -118,9 +154,9 @@ impl Gemm {
         self.depth.next_multiple_of(self.group())
     }
 
-    /// Whether rows are widened to 16 bits before use; for a single pixel this is not worth a pass.
+    /// Whether rows are widened to 16 bits before use; for a single pixel and few channels a pass is not worth it.
     fn widens(&self) -> bool {
-        self.style == Style::Dsp && self.pixels > 1
+        self.pairs || self.style == Style::Dsp && self.pixels > 1
     }
 
     /// Whether gathered rows go through bytes before they are widened: runs that are no multiple of four.
@@ -169,21 +205,23 @@ impl Gemm {
     }
 }
 
-pub fn conv(t: &mut Template<'_>, w: &mut Writer, style: Style) {
-    print(t, w, style);
+/// Prints a convolution or a matrix product.
+pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
+    print_form(t, w, style, false);
 }
 
-pub fn matmul(t: &mut Template<'_>, w: &mut Writer, style: Style) {
-    print(t, w, style);
+/// Prints the DSP form with weights in pairs.
+pub fn print_pairs(t: &mut Template<'_>, w: &mut Writer) {
+    print_form(t, w, Style::Dsp, true);
 }
 
-fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
+fn print_form(t: &mut Template<'_>, w: &mut Writer, style: Style, pairs: bool) {
     let k = t.kernel;
-    let g = Gemm::new(&k.op, &k.arg_types, &k.out_type, style).expect("offered");
+    let g = Gemm::new(&k.op, &k.arg_types, &k.out_type, style, pairs).expect("offered");
     let x = t.arg(0);
     let (row_type, _) = g.row_type();
     let (block, _) = g.block();
-    let (depth, padded) = (g.depth, g.padded());
+    let depth = g.depth;
     if g.gathers() {
         w.line(format!("{row_type} *const rows = ({row_type} *)scratch;"));
     }
@@ -210,14 +248,13 @@ fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
         }
         Source::Window { g: geo, pad } => {
             window_function(t, &g, geo, *pad);
-            let row = format!("{}_row", t.name);
             let image = geo.height * geo.width * geo.channels;
             if g.stages() {
                 let bytes = g.x_type();
                 w.line(format!("{bytes} *const bytes = ({bytes} *)(rows + {});", g.row_elements()));
             }
             if g.pixels == 1 {
-                w.line(format!("{row}({x}, 0, 0, rows);"));
+                gather_row(t, w, &g, &x, ("0", "0"), "rows");
                 channels(t, w, &g, "rows", "0", 1);
                 return;
             }
@@ -233,13 +270,7 @@ fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
             w.open_for("ox", geo.out[1], 1);
             let image = if geo.batch > 1 { format!("{x} + n * {image}") } else { x.clone() };
             let to = if block > 1 { format!("rows + filled * {}", g.steps().0) } else { "rows".into() };
-            if g.stages() {
-                w.line(format!("{row}({image}, oy, ox, bytes);"));
-                let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
-                w.line(format!("{widen}({to}, bytes, {padded}, {});", g.steps().1));
-            } else {
-                w.line(format!("{row}({image}, oy, ox, {to});"));
-            }
+            gather_row(t, w, &g, &image, ("oy", "ox"), &to);
             if block > 1 {
                 w.line("filled++;");
                 w.open(format!("if (filled < {block})"));
@@ -259,6 +290,18 @@ fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
             }
         }
     }
+}
+
+/// Gathers the window of one output pixel to `to`.
+fn gather_row(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, image: &str, (oy, ox): (&str, &str), to: &str) {
+    let row = format!("{}_row", t.name);
+    if !g.stages() {
+        w.line(format!("{row}({image}, {oy}, {ox}, {to});"));
+        return;
+    }
+    w.line(format!("{row}({image}, {oy}, {ox}, bytes);"));
+    let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
+    w.line(format!("{widen}({to}, bytes, {}, {});", g.padded(), g.steps().1));
 }
 
 /// Brings `n` contiguous rows of x from pixel `p` on into working memory, widened or filled up to whole groups.
@@ -417,9 +460,29 @@ fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str,
 /// One block: `n` pixels from `p` on times `m` channels from `c` on.
 fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): (&str, usize), (c, m): (&str, usize)) {
     let float = g.style == Style::F32;
-    let (_, block) = g.block();
+    let (rows, block) = g.block();
     let weights = t.arg(1);
     let weights = sum(&weights, &affine(g.padded(), c, 0));
+    if g.pairs {
+        let first = if g.bias && m == block {
+            sum(&t.arg(2), c)
+        } else {
+            let starts: Vec<String> = (0..m).map(|j| t.start(g.bias, c, j, false)).collect();
+            w.line(format!("const int32_t first[{block}] = {{{}}};", starts.join(", ")));
+            "first".into()
+        };
+        let dot = t.helpers.get(if rows == 1 { "pairs_1x8" } else { "pairs_2x4" });
+        w.line("int32_t s[8];");
+        w.line(format!("{dot}({from}, {weights}, s, {first}, {});", g.padded() / 4));
+        // A block of one pixel at the end computes a second one of what was there before.
+        for i in 0..n {
+            for j in 0..m {
+                let at = if rows == 1 { j } else { j / 2 * 4 + 2 * i + j % 2 };
+                t.store(w, &format!("s[{at}]"), (p, i), (c, j));
+            }
+        }
+        return;
+    }
     let starts: Vec<String> = (0..m).map(|j| t.start(g.bias, c, j, float)).collect();
     let whole = match (g.style, n, m) {
         (Style::Dsp, 2, 2) if g.widens() => Some("dot_2x2"),

@@ -21,9 +21,11 @@ use std::collections::BTreeSet;
 
 /// What the C backend has beside the loop nests.
 pub const CATALOGUE: &[Implementation] = &[
+    Implementation { id: "conv2d-s8-pairs", offer: gemm::offer_conv_pairs },
     Implementation { id: "conv2d-s8-dsp", offer: gemm::offer_conv_dsp },
     Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
     Implementation { id: "conv2d-f32", offer: gemm::offer_conv_f32 },
+    Implementation { id: "matmul-s8-pairs", offer: gemm::offer_matmul_pairs },
     Implementation { id: "matmul-s8-dsp", offer: gemm::offer_matmul_dsp },
     Implementation { id: "matmul-s8", offer: gemm::offer_matmul_s8 },
     Implementation { id: "matmul-f32", offer: gemm::offer_matmul_f32 },
@@ -72,12 +74,10 @@ impl Template<'_> {
     pub fn body(&mut self, w: &mut Writer) -> Option<()> {
         let k = self.kernel;
         match k.implementation {
-            "conv2d-s8-dsp" => gemm::conv(self, w, Style::Dsp),
-            "conv2d-s8" => gemm::conv(self, w, Style::S8),
-            "conv2d-f32" => gemm::conv(self, w, Style::F32),
-            "matmul-s8-dsp" => gemm::matmul(self, w, Style::Dsp),
-            "matmul-s8" => gemm::matmul(self, w, Style::S8),
-            "matmul-f32" => gemm::matmul(self, w, Style::F32),
+            "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print_pairs(self, w),
+            "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp),
+            "conv2d-s8" | "matmul-s8" => gemm::print(self, w, Style::S8),
+            "conv2d-f32" | "matmul-f32" => gemm::print(self, w, Style::F32),
             "depthwise-s8-rows" => depthwise_rows::print(self, w),
             "depthwise-s8-dsp" => depthwise::print(self, w, Style::Dsp),
             "depthwise-s8" => depthwise::print(self, w, Style::S8),
@@ -239,7 +239,7 @@ impl Geometry {
 /// Whether a kernel is one of a style: constant weights of the right types and an epilogue that is flat.
 fn suits(spec: &KernelSpec<'_>, style: Style) -> bool {
     style.takes(spec.arg_types[0].dtype, spec.arg_types[1].dtype)
-        && spec.is_const[1]
+        && spec.consts[1].is_some()
         && spec.out_type.elements() > 0
         && spec.arg_types[1].elements() > 0
         && flat(spec.op, spec.arg_types, spec.out_type).is_some()
