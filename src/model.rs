@@ -7,7 +7,7 @@ use mcc_frontend::ImportOptions;
 use mcc_ir::catalogue::Implementation;
 use mcc_ir::target::Backend;
 use mcc_ir::{Graph, Plan, Target};
-use mcc_passes::lower::{Io, lower};
+use mcc_passes::lower::{self, Goal, Io, lower};
 use mcc_passes::{Changed, PassCx, pipeline};
 use mcc_runtime::Session;
 use std::cell::RefCell;
@@ -22,6 +22,8 @@ pub struct Options {
     pub import: ImportOptions,
     /// Where inputs and outputs live. Sessions always keep them outside.
     pub io: Io,
+    /// What kernels are chosen to save.
+    pub goal: Goal,
 }
 
 impl Options {
@@ -35,7 +37,8 @@ impl Options {
     /// # Errors
     /// Where no target has this name or alias.
     pub fn for_target(name: &str) -> Result<Options> {
-        Ok(Options { target: targets::find(name)?.clone(), import: ImportOptions::default(), io: Io::Arena })
+        let target = targets::find(name)?.clone();
+        Ok(Options { target, import: ImportOptions::default(), io: Io::default(), goal: Goal::default() })
     }
 }
 
@@ -60,6 +63,7 @@ pub struct Model {
     pub optimised: Graph,
     pub target: Target,
     pub io: Io,
+    pub goal: Goal,
     pub passes: Vec<PassRecord>,
     /// What passes had to say: sentences for the user, such as a limit that was hit.
     pub warnings: Vec<String>,
@@ -108,8 +112,13 @@ impl Model {
             observe(pass.name(), graph);
             start = Instant::now();
         })?;
-        let (target, io) = (options.target.clone(), options.io);
-        Ok(Model { imported, integer, optimised: graph, target, io, passes, warnings: warnings.into_inner() })
+        let (target, io, goal) = (options.target.clone(), options.io, options.goal);
+        let warnings = warnings.into_inner();
+        Ok(Model { imported, integer, optimised: graph, target, io, goal, passes, warnings })
+    }
+
+    fn lowering(&self, io: Io) -> lower::Options {
+        lower::Options { io, goal: self.goal }
     }
 
     /// The plan for the target.
@@ -117,7 +126,7 @@ impl Model {
     /// # Errors
     /// Where an operator has no code on the target.
     pub fn plan(&self) -> Result<Plan> {
-        Ok(lower(&self.optimised, &self.target, catalogue(&self.target), self.io)?)
+        Ok(lower(&self.optimised, &self.target, catalogue(&self.target), self.lowering(self.io))?)
     }
 
     /// The model compiled for this machine.
@@ -125,7 +134,7 @@ impl Model {
     /// # Errors
     /// Where an operator has no code on this machine.
     pub fn session(&self) -> Result<Session> {
-        let plan = lower(&self.optimised, &self.target, mcc_runtime::CATALOGUE, Io::Separate)?;
+        let plan = lower(&self.optimised, &self.target, mcc_runtime::CATALOGUE, self.lowering(Io::Separate))?;
         Ok(jit::compile(&plan)?)
     }
 
@@ -134,7 +143,7 @@ impl Model {
     /// # Errors
     /// Where an operator has no code on the target, or `name` is no C identifier.
     pub fn c_source(&self, name: &str) -> Result<c::CSource> {
-        let plan = lower(&self.optimised, &self.target, c::CATALOGUE, self.io)?;
+        let plan = lower(&self.optimised, &self.target, c::CATALOGUE, self.lowering(self.io))?;
         Ok(c::emit(&plan, &self.target, &c::COptions { name: name.to_string() })?)
     }
 }

@@ -16,6 +16,9 @@ pub const NEST: &str = "nest";
 /// Estimated cycles of a loop nest for each multiply-accumulate, or output element where there are more.
 pub const NEST_CYCLES: f64 = 10.0;
 
+/// Estimated bytes of a loop nest's code.
+pub const NEST_CODE_BYTES: usize = 400;
+
 /// A kernel to be implemented.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelSpec<'a> {
@@ -34,8 +37,21 @@ pub struct Offer {
     pub scratch_bytes: usize,
     /// Estimated cycles of one run on the target, to be compared with [`NEST_CYCLES`].
     pub cycles: f64,
+    /// Estimated bytes of code, to be compared with [`NEST_CODE_BYTES`]; 0 where nobody counts them, as on the host.
+    pub code_bytes: usize,
     /// Whether the output may take over argument 0 in place; their types then have one shape and size.
     pub in_place: bool,
+}
+
+impl Offer {
+    /// Bytes of flash: the kernel's constants as they are packed, and its code (estimated).
+    pub fn flash_bytes(&self, spec: &KernelSpec<'_>) -> usize {
+        let packed = |((packing, ty), value): ((&Packing, &TensorType), &Option<&Tensor>)| {
+            if value.is_some() { packing.packed_type(ty).bytes() } else { 0 }
+        };
+        let constants: usize = self.packings.iter().zip(spec.arg_types).zip(spec.consts).map(packed).sum();
+        constants + self.code_bytes
+    }
 }
 
 /// An entry of a catalogue.

@@ -1,6 +1,6 @@
 //! `mcc analyze`: what each kernel costs on a target.
 
-use super::args::{IoArg, ModelArgs};
+use super::args::{GoalArgs, IoArg, ModelArgs};
 use super::compile::totals;
 use super::output;
 use mcc::backends::targets;
@@ -16,6 +16,8 @@ use serde::Serialize;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    goal: GoalArgs,
     /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -39,7 +41,7 @@ struct Outcome {
 
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
-    let options = Options { io: args.io.into(), ..args.model.options(target) };
+    let options = Options { io: args.io.into(), goal: args.goal.goal(), ..args.model.options(target) };
     let model = mcc::Model::load(&args.model.model, &options)?;
     let report = Report::of(&model.plan()?, target);
     let over = report.over_budget(target.ram, target.flash);

@@ -5,7 +5,7 @@ use mcc::backends::targets;
 use mcc::frontend::ImportOptions;
 use mcc::ir::Target;
 use mcc::ir::target::Backend as Family;
-use mcc::passes::lower::Io;
+use mcc::passes::lower::{Goal, Io};
 use mcc::{Error, Model, Options, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,16 +32,45 @@ impl ModelArgs {
     }
 
     pub fn options(&self, target: &Target) -> Options {
-        Options { target: target.clone(), import: self.import(), io: Io::default() }
+        Options { target: target.clone(), import: self.import(), io: Io::default(), goal: Goal::default() }
     }
 
     /// Imports the model and runs all passes for a target.
     ///
     /// # Errors
     /// Where the model is not supported.
-    pub fn load(&self, target: &Target) -> Result<Model> {
-        Model::load(&self.model, &self.options(target))
+    pub fn load(&self, target: &Target, goal: Goal) -> Result<Model> {
+        Model::load(&self.model, &Options { goal, ..self.options(target) })
     }
+}
+
+/// The choice among kernels.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct GoalArgs {
+    /// What kernels are chosen to save on a microcontroller
+    #[arg(short = 'O', long = "optimize", value_enum, default_value_t, value_name = "GOAL")]
+    optimize: GoalArg,
+}
+
+impl GoalArgs {
+    pub fn goal(self) -> Goal {
+        match self.optimize {
+            GoalArg::Time => Goal::Time,
+            GoalArg::Balanced => Goal::Balanced,
+            GoalArg::Size => Goal::Size,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum GoalArg {
+    /// Cycles, whatever the flash
+    Time,
+    /// Cycles, where they are worth their flash
+    #[default]
+    Balanced,
+    /// Flash
+    Size,
 }
 
 /// Where inputs and outputs live in emitted C.

@@ -7,6 +7,7 @@ use mcc::backends::targets;
 use mcc::ir::graph::Def;
 use mcc::ir::op::Op;
 use mcc::ir::{Graph, TensorType, ops};
+use mcc::passes::lower::Goal;
 use mcc::{Error, Result};
 use serde::Serialize;
 use std::io::Write;
@@ -38,7 +39,7 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let target = targets::find(&args.target)?;
     let mut errors = Vec::new();
-    match args.model.load(target) {
+    match args.model.load(target, Goal::default()) {
         Ok(model) => {
             errors.extend(without_code(&model.optimised, &target.name));
             if errors.is_empty()

@@ -1,6 +1,6 @@
 //! `mcc compile`: a model becomes C.
 
-use super::args::{IoArg, ModelArgs, c_target, parse_bytes};
+use super::args::{GoalArgs, IoArg, ModelArgs, c_target, parse_bytes};
 use super::output::{self, Written};
 use mcc::ir::text;
 use mcc::passes::pipeline;
@@ -18,6 +18,8 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    goal: GoalArgs,
     /// Chip, core or `generic-c`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -68,7 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
     for name in &args.print_after {
         pipeline::find(name)?;
     }
-    let options = Options { io: args.io.into(), ..args.model.options(target) };
+    let options = Options { io: args.io.into(), goal: args.goal.goal(), ..args.model.options(target) };
     let graph = mcc::text_file::load(&args.model.model, &options.import)?;
     let mut files = Vec::new();
     if let Some(folder) = &args.dump_passes {

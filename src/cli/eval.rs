@@ -1,6 +1,6 @@
 //! `mcc eval`: accuracy on a labelled data set.
 
-use super::args::ModelArgs;
+use super::args::{GoalArgs, ModelArgs};
 use super::executor::{Backend, Executor};
 use super::npz::Npz;
 use super::output;
@@ -37,6 +37,8 @@ const BATCH: usize = 512;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    goal: GoalArgs,
     /// Archive with the arrays x and y
     #[arg(long, value_name = "SET.npz")]
     data: PathBuf,
@@ -100,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(bad(format!("{:?} holds {samples} samples, {:?} {} labels", args.x, args.y, y.ty().elements())));
     }
     let samples = samples.min(args.limit.unwrap_or(samples));
-    let model = args.model.load(target)?;
+    let model = args.model.load(target, args.goal.goal())?;
     let mut executor = Executor::new(args.backend, &model)?;
     let [(port, ty)] = executor.inputs() else {
         return Err(Error::Usage(format!(

@@ -1,12 +1,13 @@
 //! `mcc run`: one run of a model on given inputs, compared with stored outputs where there are any.
 
-use super::args::ModelArgs;
+use super::args::{GoalArgs, ModelArgs};
 use super::compare::{self, Difference, Tolerance};
 use super::executor::{Backend, Executor};
 use super::npz::{self, Npz};
 use super::output;
 use indicatif::ProgressBar;
 use mcc::ir::{Target, Tensor};
+use mcc::passes::lower::Goal;
 use mcc::{Error, Model, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ const SHOWN: usize = 16;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    goal: GoalArgs,
     /// What runs the model
     #[arg(long, value_enum)]
     backend: Backend,
@@ -87,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, None) => return Err(Error::Usage("give --case or --inputs".into())),
     };
     let mut npz = Npz::open(path)?;
-    let model = load(&args.model, target, &mut npz, prefix)?;
+    let model = load(&args.model, target, args.goal.goal(), &mut npz, prefix)?;
     let mut executor = Executor::new(args.backend, &model)?;
     let mut inputs = Vec::new();
     for (port, ty) in executor.inputs() {
@@ -145,8 +148,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Loads the model. Where dimensions are not known, those inputs that the user gave no shape take that of their array.
-fn load(args: &ModelArgs, target: &'static Target, npz: &mut Npz, prefix: &str) -> Result<Model> {
-    match args.load(target) {
+fn load(args: &ModelArgs, target: &'static Target, goal: Goal, npz: &mut Npz, prefix: &str) -> Result<Model> {
+    match args.load(target, goal) {
         Err(Error::Import(e)) if e.code() == mcc::frontend::code::DIMENSION => {}
         other => return other,
     }
@@ -159,7 +162,7 @@ fn load(args: &ModelArgs, target: &'static Target, npz: &mut Npz, prefix: &str) 
             args.input_shapes.push((input.to_string(), tensor.shape().to_vec()));
         }
     }
-    args.load(target)
+    args.load(target, goal)
 }
 
 /// What is wrong with an output, if anything.

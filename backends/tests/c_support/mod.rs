@@ -10,7 +10,7 @@ use mcc_backends::{c, targets};
 use mcc_ir::catalogue::Implementation;
 use mcc_ir::graph::{Graph, ValueId, origin};
 use mcc_ir::{DType, Op, Tensor, TensorType, eval};
-use mcc_passes::lower::{Io, lower};
+use mcc_passes::lower::{Goal, Io, Options, lower};
 
 /// A small random number generator (xorshift), so that every failure repeats.
 pub struct Random(u64);
@@ -77,7 +77,8 @@ pub fn single(op: Op, inputs: &[(Tensor, bool)]) -> (Graph, Vec<Tensor>) {
 /// Emits a graph for a target with a catalogue.
 pub fn compile(g: &Graph, target: &str, catalogue: &[Implementation], io: Io) -> CSource {
     let target = targets::find(target).unwrap();
-    let plan = lower(g, target, catalogue, io).unwrap();
+    let options = Options { io, goal: Goal::Time };
+    let plan = lower(g, target, catalogue, options).unwrap();
     c::emit(&plan, target, &COptions { name: "m".into() }).unwrap()
 }
 

@@ -1,18 +1,19 @@
 //! Lowering: a Graph becomes a Plan.
 //!
 //! Every live operator becomes one kernel, except that a reshape only gives its buffer another shape. The cheapest
-//! implementation of the target's catalogue is chosen for each kernel, constants are packed for it, a schedule is chosen
+//! implementation (under a [`Goal`]) of the target's catalogue is chosen for each kernel, constants are packed for it, a schedule is chosen
 //! for a low memory peak, and the buffers get their places in the arena.
 
 pub mod arena;
 mod schedule;
 
 use crate::error::{Error, Result};
-use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CYCLES, Offer};
+use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CODE_BYTES, NEST_CYCLES, Offer};
 use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanConst, PlanPort};
+use mcc_ir::target::Backend;
 use mcc_ir::types::TensorType;
 use mcc_ir::{Target, Tensor, ops};
 use std::collections::HashMap;
@@ -27,14 +28,56 @@ pub enum Io {
     Separate,
 }
 
+/// What a choice among implementations is to save.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// Cycles, whatever the flash.
+    Time,
+    /// Cycles, where they are worth their flash.
+    #[default]
+    Balanced,
+    /// Flash, except where a byte would save very many cycles.
+    Size,
+}
+
+impl Goal {
+    /// Cycles that a byte of flash has to save. The host has no flash to save.
+    fn cycles_per_byte(self, target: &Target) -> f64 {
+        match self {
+            _ if target.backend == Backend::Jit => 0.0,
+            Goal::Time => 0.0,
+            Goal::Balanced => 60.0,
+            Goal::Size => 1000.0,
+        }
+    }
+}
+
+/// How to lower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub io: Io,
+    pub goal: Goal,
+}
+
+impl From<Io> for Options {
+    fn from(io: Io) -> Options {
+        Options { io, ..Options::default() }
+    }
+}
+
 /// Lowers a verified graph for a target.
 ///
 /// # Errors
 /// [`Error::Lower`] where an operator has no code on the target; [`Error::Plan`] where the result breaks the plan's rules.
-pub fn lower(graph: &Graph, target: &Target, catalogue: &[Implementation], io: Io) -> Result<Plan> {
+pub fn lower(
+    graph: &Graph,
+    target: &Target,
+    catalogue: &[Implementation],
+    options: impl Into<Options>,
+) -> Result<Plan> {
     let roots = roots(graph);
     let order = schedule::order(graph, &roots);
-    let mut lowering = Lowering::new(graph, target, catalogue, io, roots);
+    let mut lowering = Lowering::new(graph, target, catalogue, options.into(), roots);
     for id in order {
         lowering.kernel(id)?;
     }
@@ -59,7 +102,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     target: &'a Target,
     catalogue: &'a [Implementation],
-    io: Io,
+    options: Options,
     roots: Vec<ValueId>,
     /// The buffer of each root value.
     buffers_of: HashMap<ValueId, BufferId>,
@@ -77,14 +120,14 @@ impl<'a> Lowering<'a> {
         graph: &'a Graph,
         target: &'a Target,
         catalogue: &'a [Implementation],
-        io: Io,
+        options: Options,
         roots: Vec<ValueId>,
     ) -> Lowering<'a> {
         let mut lowering = Lowering {
             graph,
             target,
             catalogue,
-            io,
+            options,
             roots,
             buffers_of: HashMap::new(),
             consts_of: HashMap::new(),
@@ -139,7 +182,7 @@ impl<'a> Lowering<'a> {
         let roots: Vec<ValueId> = inputs.iter().map(|v| self.roots[v.index()]).collect();
         let consts: Vec<Option<&Tensor>> = roots.iter().map(|v| graph.constant(*v)).collect();
         let spec = KernelSpec { op: &op, arg_types: &arg_types, consts: &consts, out_type };
-        let (implementation, offer) = choose(&spec, self.target, self.catalogue);
+        let (implementation, offer) = choose(&spec, self.target, self.catalogue, self.options.goal);
         let mut args = Vec::with_capacity(inputs.len());
         for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings) {
             args.push(match graph.constant(*root) {
@@ -211,8 +254,8 @@ impl<'a> Lowering<'a> {
             alignment: self.target.alignment,
             bounds: Default::default(),
         };
-        share_in_place(&mut plan, &self.in_place, self.io == Io::Arena);
-        arena::assign(&mut plan, self.io);
+        share_in_place(&mut plan, &self.in_place, self.options.io == Io::Arena);
+        arena::assign(&mut plan, self.options.io);
         Ok(plan)
     }
 }
@@ -221,25 +264,28 @@ fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
     PlanPort { name: port.name.clone(), ty: ty.clone(), quant: port.quant, buffer }
 }
 
-/// The implementation with the fewest estimated cycles.
-fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation]) -> (&'static str, Offer) {
+/// The implementation with the fewest estimated cycles, flash counted at its price.
+fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation], goal: Goal) -> (&'static str, Offer) {
     let types: Vec<&TensorType> = spec.arg_types.iter().collect();
     let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
     let plain = Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 0,
         cycles: NEST_CYCLES * work as f64,
+        code_bytes: NEST_CODE_BYTES,
         in_place: false,
     };
-    let mut best = (NEST, plain);
+    let price = goal.cycles_per_byte(target);
+    let cost = |offer: &Offer| offer.cycles + price * offer.flash_bytes(spec) as f64;
+    let mut best = (cost(&plain), NEST, plain);
     for entry in catalogue {
         if let Some(offer) = (entry.offer)(spec, target)
-            && offer.cycles < best.1.cycles
+            && cost(&offer) < best.0
         {
-            best = (entry.id, offer);
+            best = (cost(&offer), entry.id, offer);
         }
     }
-    best
+    (best.1, best.2)
 }
 
 /// Lets kernels write their output over an argument that dies there, where each output element needs only that argument's
@@ -292,4 +338,41 @@ fn elementwise_args(kernel: &Kernel) -> Vec<usize> {
         _ => return vec![],
     };
     (first..kernel.args.len()).filter(|&i| kernel.arg_types[i].shape == kernel.out_type.shape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcc_ir::DType;
+    use mcc_ir::op::MatMul;
+
+    fn offer<const CYCLES: usize, const CODE: usize>(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+        let packings = vec![Packing::None; spec.arg_types.len()];
+        Some(Offer { packings, scratch_bytes: 0, cycles: CYCLES as f64, code_bytes: CODE, in_place: false })
+    }
+
+    /// A product that takes a million cycles as a nest, beside a small kernel and a fast one.
+    #[test]
+    fn the_goal_weighs_cycles_against_flash() {
+        let catalogue = [
+            Implementation { id: "fast", offer: offer::<100_000, 20_000> },
+            Implementation { id: "small", offer: offer::<300_000, 2_000> },
+        ];
+        let mut graph = Graph::new("goal");
+        let x = graph.add_input("x", TensorType::new(DType::F32, [10, 100]));
+        let w = graph.add_const(Tensor::new([100, 100], &[0.5f32; 10_000]), Origin::default());
+        let op = Op::MatMul(MatMul { trans_b: false, bias: false, post: vec![] });
+        let y = graph.add_node(op, vec![x, w], Origin::default()).unwrap();
+        graph.add_output("y", y);
+        let chosen = |text: &str, goal| {
+            let target = Target::parse(text).unwrap();
+            let plan = lower(&graph, &target, &catalogue, Options { goal, ..Options::default() }).unwrap();
+            plan.kernels[0].implementation
+        };
+        let core = "name = 'core'\ndescription = ''\nbackend = 'c'\nalignment = 8";
+        assert_eq!(chosen(core, Goal::Time), "fast");
+        assert_eq!(chosen(core, Goal::Balanced), "small");
+        assert_eq!(chosen(core, Goal::Size), NEST);
+        assert_eq!(chosen(&core.replace("'c'", "'jit'"), Goal::Size), "fast");
+    }
 }

@@ -46,7 +46,8 @@ fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<O
     let prepared = (target.backend == Backend::Jit).then(|| PREPARE[ENTRY](spec)).flatten()?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = prepared.weights.clone();
-    Some(Offer { packings, scratch_bytes: prepared.scratch_bytes(), cycles: prepared.cycles, in_place: false })
+    let (scratch_bytes, cycles) = (prepared.scratch_bytes(), prepared.cycles);
+    Some(Offer { packings, scratch_bytes, cycles, code_bytes: 0, in_place: false })
 }
 
 /// The kernel `spec` under the implementation `id`; `None` where there is none, or it does not fit.

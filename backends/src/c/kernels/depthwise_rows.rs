@@ -25,6 +25,9 @@ const BAND_BYTES: usize = 2048;
 /// Bytes of working memory that the smallest band may take.
 const MOST_BYTES: usize = 4096;
 
+/// Bytes of code of GCC's -O3 on the Cortex-M4.
+const CODE_BYTES: usize = 1000;
+
 /// Channels that are unpacked together.
 const CHANNELS: usize = 4;
 
@@ -45,6 +48,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes,
         cycles: rows.cycles() * (g.batch * g.channels) as f64,
+        code_bytes: CODE_BYTES,
         in_place,
     })
 }

@@ -87,7 +87,7 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
         Style::F32 => 3.0,
     };
     let cycles = (g.pixels * g.outs) as f64 * (per_mac * g.depth as f64 + 20.0) + (g.pixels * g.depth) as f64;
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, in_place: false })
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), in_place: false })
 }
 
 /// The DSP form with weights in pairs, where they fit.
@@ -107,7 +107,7 @@ fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
     packings[1] = Packing::Pairs { rows: g.block().1 };
     let outputs = (g.pixels.next_multiple_of(g.block().0) * g.outs.next_multiple_of(g.block().1)) as f64;
     let cycles = outputs * (1.0 * g.padded() as f64 + 24.0) + 1.5 * (g.pixels * g.depth) as f64;
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, in_place: false })
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), in_place: false })
 }
 
 impl Gemm {
@@ -194,6 +194,15 @@ impl Gemm {
     fn scratch_bytes(&self) -> usize {
         let rows = if self.gathers() { self.row_elements() * self.row_type().1 } else { 0 };
         rows + if self.stages() { self.padded() } else { 0 }
+    }
+
+    /// Estimated bytes of code, fitted to GCC's -O3 on the Cortex-M4.
+    fn code_bytes(&self) -> usize {
+        match self.source {
+            Source::Window { .. } => 1300,
+            Source::Rows if self.pixels > 1 => 800,
+            Source::Rows => 600,
+        }
     }
 
     fn x_type(&self) -> &'static str {
