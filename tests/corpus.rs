@@ -1,13 +1,16 @@
-//! What the passes leave of the shared models: no transposes that undo each other, and a snapshot of each model's operators.
+//! What the passes make of the shared models: no transposes that undo each other are left; snapshots of each model's operators
+//! and of how many models each rule of the e-graph applies to.
 
 mod support;
 
 use mcc::ir::Op;
 use mcc::ir::graph::{Def, Graph, ValueId};
 use mcc::ir::op::Step;
-use mcc::{Error, Model, Options};
+use mcc::passes::{PASSES, PassCx, egraph, pass};
+use mcc::{Error, Model, Options, text_file};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use support::{npz, shared};
 
 /// Models up to this size are compiled; larger ones differ only in width.
@@ -49,18 +52,17 @@ fn undone(graph: &Graph) -> Vec<ValueId> {
         .collect()
 }
 
-#[test]
-fn no_transpose_of_the_corpus_only_undoes_another() {
-    let Some(shared) = shared() else { return };
-    let mut files: Vec<_> = std::fs::read_dir(shared.join("models"))
+/// The shared models of moderate size, by name, and how to compile them. `None` where they are missing.
+fn corpus() -> Option<Vec<(String, PathBuf, Options)>> {
+    let shared = shared()?;
+    let mut files: Vec<PathBuf> = std::fs::read_dir(shared.join("models"))
         .expect("listed")
         .map(|e| e.expect("readable").path())
         .filter(|p| p.extension().is_some_and(|e| e == "onnx"))
         .filter(|p| p.metadata().is_ok_and(|m| m.len() <= LARGEST_FILE))
         .collect();
     files.sort();
-    let mut summary = String::new();
-    for path in files {
+    let model = |path: PathBuf| {
         let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
         let mut options = Options::for_target("generic-c").expect("built in");
         for (key, tensor) in npz(&shared.join("models/io").join(format!("{name}.npz"))) {
@@ -68,6 +70,16 @@ fn no_transpose_of_the_corpus_only_undoes_another() {
                 options.import.input_shapes.insert(input.to_string(), tensor.shape().to_vec());
             }
         }
+        (name, path, options)
+    };
+    Some(files.into_iter().map(model).collect())
+}
+
+#[test]
+fn no_transpose_of_the_corpus_only_undoes_another() {
+    let Some(models) = corpus() else { return };
+    let mut summary = String::new();
+    for (name, path, options) in models {
         let model = match Model::load(&path, &options) {
             Ok(model) => model,
             Err(Error::Import(e)) => {
@@ -87,6 +99,32 @@ fn no_transpose_of_the_corpus_only_undoes_another() {
         let counts: Vec<String> = counts.iter().map(|(op, n)| format!("{op} {n}")).collect();
         writeln!(summary, "{name}: {}", counts.join(", ")).expect("a string");
     }
+    insta::assert_snapshot!(summary);
+}
+
+/// Which rules of the e-graph the shared models need.
+#[test]
+fn the_corpus_fires_rules() {
+    let Some(models) = corpus() else { return };
+    let mut fired: Vec<(&str, usize)> = egraph::rules().iter().map(|r| (r.name, 0)).collect();
+    let mut total = 0;
+    for (name, path, options) in models {
+        let mut graph = match text_file::load(&path, &options.import) {
+            Ok(graph) => graph,
+            Err(Error::Import(_)) => continue,
+            Err(e) => panic!("{name}: {e}"),
+        };
+        let cx = PassCx::quiet(&options.target);
+        for pass in PASSES.iter().take_while(|p| p.name() != "egraph") {
+            pass::run(*pass, &mut graph, &cx).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let (_, report) = egraph::optimise(&graph, &options.target, &egraph::rules()).expect("optimises");
+        total += 1;
+        for ((_, models), (_, times)) in fired.iter_mut().zip(&report.applications) {
+            *models += (*times > 0) as usize;
+        }
+    }
+    let summary: String = fired.iter().map(|(rule, models)| format!("{rule}: {models} of {total} models\n")).collect();
     insta::assert_snapshot!(summary);
 }
 

@@ -8,6 +8,8 @@
 //! - `run`: evaluator, plan interpreter, JIT and generated C agree on random inputs. Integers agree in every bit; floats
 //!   within 1e-5 of the largest magnitude, which is what kernels that reorder a sum are held to.
 //! - `opt pass=NAME[,NAME...]`: the graph after these passes.
+//! - `opt rule=NAME`: the graph saturated under this one rule of the e-graph, in the form that the rule gave wherever it gave
+//!   one. The rule must apply; every rule has such a file in `tests/filetests/rules`.
 //! - `lower target=NAME [io=separate] [nests]`: the plan, with `nests` and its loop nests.
 //! - `emit c target=NAME [io=separate]`: the C source.
 //!
@@ -21,7 +23,7 @@ use mcc_ir::graph::{Graph, Port};
 use mcc_ir::target::Backend;
 use mcc_ir::{DType, Error, Target, Tensor, TensorType, eval, plan, text, verify};
 use mcc_passes::lower::{Io, lower};
-use mcc_passes::{PassCx, pass, pipeline};
+use mcc_passes::{PassCx, egraph, pass, pipeline};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -136,11 +138,29 @@ fn print(case: &Case, _: &Arguments) -> Outcome {
 fn opt(case: &Case, arguments: &Arguments) -> Outcome {
     let mut graph = case.graph()?;
     let target = target(arguments.get("target").unwrap_or("host"))?;
+    if let Some(name) = arguments.get("rule") {
+        return match arguments.get("pass") {
+            Some(_) => Err("takes pass=... or rule=..., not both".into()),
+            None => Ok(Some(text::print(&by_rule(&graph, target, name)?))),
+        };
+    }
     for name in arguments.required("pass")?.split(',') {
         let pass = pipeline::find(name).map_err(|e| e.to_string())?;
         pass::run(pass, &mut graph, &PassCx::quiet(target)).map_err(|e| e.to_string())?;
     }
     Ok(Some(text::print(&graph)))
+}
+
+/// What one rule makes of a graph.
+fn by_rule(graph: &Graph, target: &Target, name: &str) -> Result<Graph, String> {
+    let rule = egraph::rules().into_iter().find(|r| r.name == name);
+    let rule = rule.ok_or_else(|| format!("there is no rule {name}"))?;
+    let (graph, report) = egraph::apply_alone(graph, target, rule).map_err(|e| e.to_string())?;
+    if report.applications.iter().all(|(_, times)| *times == 0) {
+        return Err(format!("the rule {name} does not apply"));
+    }
+    verify::verify(&graph).map_err(|e| e.to_string())?;
+    Ok(graph)
 }
 
 fn lower_for(case: &Case, arguments: &Arguments) -> Outcome {
@@ -368,6 +388,21 @@ fn filetests() {
     report(failures, paths.len());
 }
 
+/// A new rule comes with its filetest.
+#[test]
+fn every_rule_has_a_filetest() {
+    let mut paths = vec![];
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests/rules"), "mcc", &mut paths);
+    let mut tested = vec![];
+    for path in &paths {
+        let case = Case::new(&fs::read_to_string(path).expect("a readable file"));
+        tested.extend(case.commands().iter().filter_map(|(_, a)| a.get("rule").map(str::to_string)));
+    }
+    let untested: Vec<&str> =
+        egraph::rules().iter().map(|r| r.name).filter(|name| !tested.iter().any(|t| t == name)).collect();
+    assert_eq!(untested, [""; 0], "rules without a file with `// test opt rule=NAME` in tests/filetests/rules");
+}
+
 /// Samples in the documentation, between fences of language `mcc`: they parse and verify, and their commands pass.
 #[test]
 fn documentation_samples() {
@@ -403,6 +438,9 @@ fn wrong_cases_fail() {
         (format!("// test print\n{}", graph("v1 = relu v0")), "found:        v1 = relu v0 : f32[2]"),
         (format!("// test opt pass=frob\n{relu}"), "no pass named frob"),
         (format!("// test opt\n{relu}"), "lacks pass="),
+        (format!("// test opt rule=frob\n{relu}"), "there is no rule frob"),
+        (format!("// test opt rule=commute\n{relu}"), "the rule commute does not apply"),
+        (format!("// test opt rule=commute pass=fold\n{relu}"), "not both"),
         (format!("// test opt pass=fold\n{relu}"), "expected: -"),
         (format!("// test opt pass=fold\n{relu}// expect:\n// graph\n"), "expected: graph"),
         (format!("// test verify\n{relu}// expect:\n// graph\n"), "no command makes text"),

@@ -13,7 +13,7 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::pass::{Changed, Class, Pass, PassCx};
-use egg::Id;
+use egg::{Id, Language};
 use lang::{EGraph, Head, Node, Types};
 use mcc_ir::Target;
 use mcc_ir::graph::{Def, Graph, Origin, ValueId, join_origins};
@@ -78,17 +78,53 @@ impl Pass for Optimise {
 /// # Errors
 /// [`Error::Pass`] where a rule makes two forms of different type equal: a fault of the rule.
 pub fn optimise(graph: &Graph, target: &Target, rules: &[Rule]) -> Result<(Graph, Report)> {
+    rewrite(graph, target, rules, Forms::Cheapest)
+}
+
+/// Saturates a graph under one rule, and takes the form that the rule gave wherever it gave one, cheaper or not. This shows
+/// what a rule does by itself; [`Report::applications`] tells whether it applied.
+///
+/// # Errors
+/// As [`optimise`].
+pub fn apply_alone(graph: &Graph, target: &Target, rule: Rule) -> Result<(Graph, Report)> {
+    rewrite(graph, target, &[rule], Forms::New)
+}
+
+/// Which forms extraction takes.
+enum Forms {
+    Cheapest,
+    /// An operator of the graph only where no rule gave another form; the cheapest among the new ones.
+    New,
+}
+
+/// Cycles that an operator of the graph costs where a rule gave another form and that one is to be taken: more than any
+/// graph takes, and little enough that a sum with them still tells single cycles apart.
+const SUPERSEDED: f64 = 1e12;
+
+fn rewrite(graph: &Graph, target: &Target, rules: &[Rule], forms: Forms) -> Result<(Graph, Report)> {
     let fail = |reason: String| Error::Pass { pass: "egraph", source: mcc_ir::Error::Type { op: "egraph", reason } };
     let (mut eg, class_of) = load(graph);
+    let loaded: Vec<Node> = eg.classes().flat_map(|c| &c.nodes).filter(|n| n.op().is_some()).cloned().collect();
     let report = saturate(&mut eg, rules);
     if let Some(fault) = eg.analysis.fault.take() {
         return Err(fail(fault));
     }
+    let superseded = match forms {
+        Forms::Cheapest => HashSet::new(),
+        Forms::New => superseded(&eg, loaded),
+    };
+    let cost = |node: &Node| cost::cycles(&eg, node, target) + if superseded.contains(node) { SUPERSEDED } else { 0.0 };
     let roots: Vec<Id> = graph.outputs.iter().map(|p| eg.find(class_of[&p.value])).collect();
-    let choice = extract::extract(&eg, &roots, &|node| cost::cycles(&eg, node, target));
+    let choice = extract::extract(&eg, &roots, &cost);
     let new =
         unload(graph, &eg, &class_of, &roots, &choice).map_err(|source| Error::Pass { pass: "egraph", source })?;
     Ok((new, report))
+}
+
+/// Of the operators that were loaded, those whose class holds another form by now.
+fn superseded(eg: &EGraph, loaded: Vec<Node>) -> HashSet<Node> {
+    let now = loaded.into_iter().map(|n| n.map_children(|c| eg.find(c)));
+    now.filter(|n| eg.lookup(n.clone()).is_some_and(|class| eg[class].nodes.len() > 1)).collect()
 }
 
 /// The e-graph of the live values of a graph, and the class of each.
