@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls};
+use c_support::cases::{convs, depthwises, matmuls, wide_convs};
 use c_support::{Random, agrees, compile, installed, single};
 use mcc_backends::c::CATALOGUE;
 use mcc_ir::catalogue::Implementation;
@@ -23,13 +23,24 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
     let mut taken = 0;
     for (i, (g, inputs)) in graphs.into_iter().enumerate() {
         let io = if i % 2 == 0 { Io::Separate } else { Io::Arena };
-        let c = compile(&g, "cortex-m4", &entry(id), io);
+        let target = if id.ends_with("mve") { "cortex-m55" } else { "cortex-m4" };
+        let c = compile(&g, target, &entry(id), io);
         if c.source.contains(&format!("by {id}")) {
             taken += 1;
             agrees(&g, &c, &inputs, 0.0);
         }
     }
     assert!(taken >= 4, "{id} takes only {taken} of the cases");
+}
+
+#[test]
+fn conv2d_mve_is_its_nest() {
+    check("conv2d-s8-mve", convs(&[DType::I8]).into_iter().chain(wide_convs(70, 5)).collect());
+}
+
+#[test]
+fn matmul_mve_is_its_nest() {
+    check("matmul-s8-mve", matmuls(&[DType::I8]));
 }
 
 #[test]

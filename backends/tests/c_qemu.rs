@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls};
+use c_support::cases::{convs, depthwises, matmuls, wide_convs};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile, installed, same};
 use mcc_backends::c::CATALOGUE;
@@ -61,6 +61,21 @@ fn depthwise_rows_have_the_evaluators_bits() {
     for (i, (g, inputs)) in depthwises(24).iter().enumerate() {
         let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
         check_by(&rows, g, inputs, TARGETS[i % 3], flags, 0.0);
+    }
+}
+
+/// Vector instructions; each kernel is forced on all that it takes.
+#[test]
+fn vector_kernels_have_the_evaluators_bits() {
+    if !ready() {
+        return;
+    }
+    let vectors: Vec<_> = CATALOGUE.iter().filter(|e| e.id.ends_with("mve")).copied().collect();
+    let strict = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror"];
+    let all = wide_convs(40, 9).into_iter().chain(convs(&[DType::I8])).chain(matmuls(&[DType::I8]));
+    for (i, (g, inputs)) in all.enumerate() {
+        let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
+        check_by(&vectors, &g, &inputs, "cortex-m55", flags, 0.0);
     }
 }
 

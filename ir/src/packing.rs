@@ -18,7 +18,16 @@ pub enum Packing {
     /// `[ceil(N / rows), ceil(K / 4), 2, rows / 2, 2, 2]`: of each four columns 0 and 2, then 1 and 3; pairs of rows; the
     /// two columns; the two bytes. Where b is negative, the high byte is a - 1: see [`Packing::pairs_fit`].
     Pairs { rows: usize },
+    /// An i8 tensor `[N, K...]` as a matrix of N rows and K columns, in vectors of sixteen columns. A row is a sequence of
+    /// runs of `taps * channels` columns; each tap of a run is cut into vectors, the last one filled up with zeros. Passes
+    /// of a run take `group` vectors: those at one place of all taps where there are several taps, else `group` in a row.
+    /// Packed shape: `[ceil(N / 4), 2, passes, 2, group, 16]`: of each four rows 0 and 2, then 1 and 3; passes; the two
+    /// rows; the vectors of a pass. Rows and vectors that lack are zero.
+    Slices { channels: usize, taps: usize, group: usize },
 }
+
+/// Columns of a vector in [`Packing::Slices`].
+pub const LANES: usize = 16;
 
 impl Packing {
     /// The type of the packed tensor.
@@ -33,6 +42,11 @@ impl Packing {
             Packing::Pairs { rows } => {
                 let (n, k) = matrix(ty);
                 TensorType::new(ty.dtype, [n.div_ceil(*rows), k.div_ceil(4), 2, rows / 2, 2, 2])
+            }
+            Packing::Slices { channels, taps, group } => {
+                let (n, k) = matrix(ty);
+                let passes = k / (channels * taps) * (taps * channels.div_ceil(LANES)).div_ceil(*group);
+                TensorType::new(ty.dtype, [n.div_ceil(4), 2, passes, 2, *group, LANES])
             }
         }
     }
@@ -96,6 +110,32 @@ impl Packing {
                 }
                 Tensor::from_bytes(ty, data).expect("one element each was written")
             }
+            Packing::Slices { channels, taps, group } => {
+                let (n, k) = matrix(tensor.ty());
+                let run = channels * taps;
+                // For each vector of a pass, the first column in the run and the columns that there are.
+                let slice = |i: usize| {
+                    let (tap, c) = (i % taps, i / taps * LANES);
+                    (tap * channels + c, LANES.min(channels.saturating_sub(c)))
+                };
+                let passes = (taps * channels.div_ceil(LANES)).div_ceil(*group);
+                let mut from = Vec::with_capacity(ty.elements());
+                for rows in (0..n).step_by(4).flat_map(|r| [[r, r + 2], [r + 1, r + 3]]) {
+                    for start in (0..k).step_by(run) {
+                        for pass in 0..passes {
+                            for r in rows {
+                                for i in pass * group..(pass + 1) * group {
+                                    let (column, columns) = slice(i);
+                                    from.extend(
+                                        (0..LANES).map(|l| (r < n && l < columns).then(|| r * k + start + column + l)),
+                                    );
+                                }
+                            }
+                        }
+                    }
+                }
+                gather(tensor, ty, &from)
+            }
         }
     }
 }
@@ -132,6 +172,35 @@ fn gather(tensor: &Tensor, ty: TensorType, from: &[Option<usize>]) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slices_take_vectors_in_order_of_use() {
+        // Three rows of two runs of three taps of 17 channels; an element says row, run, tap and channel.
+        let element = |r: usize, run: usize, tap: usize, c: usize| (1 + r * 40 + run * 20 + tap * 6 + c / 3) as i8;
+        let all = |r: usize| (0..2 * 3 * 17).map(move |i| element(r, i / 51, i % 51 / 17, i % 17));
+        let t = Tensor::new([3, 2, 3, 17], &(0..3).flat_map(all).collect::<Vec<i8>>());
+        let p = Packing::Slices { channels: 17, taps: 3, group: 3 }.apply(&t);
+        assert_eq!(p.shape(), [1, 2, 4, 2, 3, 16]);
+        let at = |pair: usize, pass: usize, row: usize, tap: usize, lane: usize| {
+            p.bytes()[(((pair * 4 + pass) * 2 + row) * 3 + tap) * 16 + lane] as i8
+        };
+        for (pair, row, r) in [(0, 0, 0), (0, 1, 2), (1, 0, 1)] {
+            for (run, tap) in [(0, 0), (0, 2), (1, 1)] {
+                assert_eq!(at(pair, 2 * run, row, tap, 5), element(r, run, tap, 5));
+                assert_eq!(at(pair, 2 * run + 1, row, tap, 0), element(r, run, tap, 16));
+                assert_eq!(at(pair, 2 * run + 1, row, tap, 1), 0);
+            }
+        }
+        assert!((0..4).all(|pass| (0..3).all(|tap| at(1, pass, 1, tap, 0) == 0)));
+        // One tap: vectors in a row, and one that lacks.
+        let t = Tensor::new([1, 37], &(1..=37).collect::<Vec<i8>>());
+        let p = Packing::Slices { channels: 37, taps: 1, group: 2 }.apply(&t);
+        assert_eq!(p.shape(), [1, 2, 2, 2, 2, 16]);
+        let bytes: Vec<i8> = p.bytes().iter().map(|b| *b as i8).collect();
+        assert_eq!(bytes[..32], (1..=32).collect::<Vec<i8>>());
+        assert_eq!(bytes[64..70], [33, 34, 35, 36, 37, 0]);
+        assert!(bytes[80..].iter().all(|b| *b == 0) && bytes[32..64].iter().all(|b| *b == 0));
+    }
 
     #[test]
     fn panel_interleaves_rows_and_pads() {

@@ -4,8 +4,9 @@
 //! needs no libm, and nothing depends on whether the compiler contracts `a * b + c`. `$` stands for the model's name.
 
 use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
+use super::mve::{self, Sums};
 use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 struct Helper {
     name: &'static str,
@@ -14,7 +15,8 @@ struct Helper {
 }
 
 /// Conditions of the preprocessor that several helpers share.
-const MACROS: [(&str, &str); 4] = [
+const MACROS: [(&str, &str); 5] = [
+    ("@MVE", "defined(__GNUC__) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)"),
     ("@ARM_FP", "defined(__GNUC__) && defined(__ARM_FP) && (__ARM_FP & 4)"),
     ("@THUMB_DSP", "defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)"),
     ("@ARM_DSP", "defined(__GNUC__) && defined(__ARM_FEATURE_DSP)"),
@@ -671,23 +673,41 @@ static inline void $_copy_planes(uint32_t *to, const uint32_t *from, int32_t n, 
     },
     Helper { name: "rows_3", needs: &["smlad"], text: ROWS_3 },
     Helper { name: "row_3", needs: &["smlad"], text: ROW_3 },
+    Helper { name: "mve", needs: &[], text: mve::INCLUDE },
+    Helper { name: "sums", needs: &["assembly"], text: mve::SUMS },
+    Helper { name: "store_1", needs: &["mve"], text: mve::STORE_1 },
+    Helper { name: "narrow_4", needs: &["mve"], text: mve::NARROW_4 },
+    Helper { name: "store_4", needs: &["narrow_4"], text: mve::STORE_4 },
+    Helper { name: "sum", needs: &["mve"], text: mve::SUM },
+    Helper { name: "store_sum_4", needs: &["narrow_4", "sum"], text: mve::STORE_SUM_4 },
+    Helper { name: "copy_bytes", needs: &["mve"], text: mve::COPY_BYTES },
+    Helper { name: "fill_bytes", needs: &["mve"], text: mve::FILL_BYTES },
 ];
 
 /// The prefix of all identifiers, and the helpers used so far.
 pub struct Helpers {
     prefix: String,
     used: BTreeSet<usize>,
+    /// Functions that are made to measure, by name.
+    made: BTreeMap<String, String>,
 }
 
 impl Helpers {
     pub fn new(prefix: &str) -> Helpers {
-        Helpers { prefix: prefix.into(), used: BTreeSet::new() }
+        Helpers { prefix: prefix.into(), used: BTreeSet::new(), made: BTreeMap::new() }
     }
 
     /// The C name of a helper, which is then emitted.
     pub fn get(&mut self, name: &'static str) -> String {
         self.mark(name);
         format!("{}_{name}", self.prefix)
+    }
+
+    /// The C name of a function of sums, which is then emitted.
+    pub fn sums(&mut self, sums: &Sums) -> String {
+        self.mark("sums");
+        self.made.insert(sums.name(), sums.text());
+        format!("{}_{}", self.prefix, sums.name())
     }
 
     fn mark(&mut self, name: &str) {
@@ -700,6 +720,10 @@ impl Helpers {
     /// The definitions of all helpers used.
     pub fn text(&self) -> String {
         let mut text: String = self.used.iter().map(|&i| format!("{}\n", HELPERS[i].text)).collect();
+        self.made.values().for_each(|made| {
+            text.push_str(made);
+            text.push('\n');
+        });
         for (name, condition) in MACROS {
             text = text.replace(name, condition);
         }

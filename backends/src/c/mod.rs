@@ -13,6 +13,7 @@ pub mod exec;
 mod header;
 mod helpers;
 mod kernels;
+mod mve;
 mod names;
 mod nest;
 mod pairs;
@@ -217,11 +218,13 @@ impl Emitter<'_> {
             printer.block(&mut w, &k.nest.body);
             (printer.used, String::new())
         } else {
+            let aligned = [k.args.first().is_some_and(|a| self.aligned(a)), self.aligned(&Arg::Buffer(k.out))];
             let mut t = Template {
                 kernel: k,
                 helpers: &mut self.helpers,
                 name: &function,
                 args: &args,
+                aligned,
                 functions: String::new(),
                 used: Default::default(),
             };
@@ -312,6 +315,16 @@ impl Emitter<'_> {
                 _ => b == k.out,
             }
         })
+    }
+
+    /// Whether an argument lies at a multiple of 4: all but what the caller keeps.
+    fn aligned(&self, arg: &Arg) -> bool {
+        match arg {
+            Arg::Const(_) => true,
+            Arg::Buffer(b) => {
+                self.plan.buffer(*b).offset.is_some_and(|at| at.is_multiple_of(4)) && self.plan.alignment >= 4
+            }
+        }
     }
 
     /// A buffer's address as a pointer of a type.

@@ -3,6 +3,7 @@
 use super::{Random, single};
 use mcc_ir::graph::Graph;
 use mcc_ir::op::{Binary, Conv2d, Layout, MatMul, Rounding, Step, Unary};
+use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Op, Tensor};
 
 /// An epilogue from 32-bit sums to 8 bits, with its operands.
@@ -114,6 +115,61 @@ pub fn convs(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
     types.iter().flat_map(|x| cases().into_iter().enumerate().map(|(i, c)| conv(c, *x, i as u64 + 1))).collect()
 }
 
+/// Appends to an epilogue to 8 bits the addition of a tensor of the output's shape, with or without a ReLU.
+fn residual(r: &mut Random, post: &mut Vec<Step>, shape: &[usize]) -> Tensor {
+    let zero_point = match post.last() {
+        Some(Step::Requant { zero, .. }) => *zero,
+        _ => unreachable!("a requantisation comes first"),
+    };
+    let mut scale = || F32((r.below(1000) + 100) as f32 / 7000.0);
+    let (q, other, last) = (scale(), scale(), scale());
+    let other = Some(QuantParams { scale: other, zero_point: r.range(-128, 127) as i32 });
+    post.push(Step::Dequant(QuantParams { scale: q, zero_point }));
+    post.push(Step::Binary { op: Binary::Add, swapped: r.below(2) > 0, dequant: other });
+    if r.below(2) > 0 {
+        post.push(Step::Unary(Unary::Relu));
+    }
+    let q = QuantParams { scale: last, zero_point: r.range(-128, 127) as i32 };
+    post.push(Step::Quant { q, lo: -128, hi: 127, dtype: DType::I8 });
+    r.tensor(DType::I8, shape)
+}
+
+/// Random convolutions of 8 bits with channels of all kinds, among them multiples of sixteen, and with additions.
+pub fn wide_convs(n: usize, seed: u64) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(seed);
+    let mut all = Vec::new();
+    while all.len() < n {
+        let kernel = [[1, 1], [1, 1], [3, 3], [3, 3], [3, 3], [2, 5], [4, 3], [10, 4]][r.below(8)];
+        let channels = [16, 32, 48, 64, 16, 32, 3, 1, 8, 20][r.below(10)];
+        let size = [1 + r.below(4) / 3, 1 + r.below(13), 1 + r.below(13), channels];
+        let outs = [4, 8, 16, 12, 1 + r.below(9)][r.below(5)];
+        let plain = kernel == [1, 1] && r.below(3) > 0;
+        let stride = if plain && r.below(2) > 0 { [1, 1] } else { [1 + r.below(2), 1 + r.below(3)] };
+        let dilation = if r.below(4) > 0 { [1, 1] } else { [1 + r.below(3), 1 + r.below(3)] };
+        let pad: [usize; 4] = std::array::from_fn(|_| if plain { 0 } else { r.below(4) });
+        let reach = |axis: usize| (kernel[axis] - 1) * dilation[axis];
+        if size[1] + pad[0] + pad[2] <= reach(0) || size[2] + pad[1] + pad[3] <= reach(1) {
+            continue;
+        }
+        let out = |axis: usize| (size[1 + axis] + pad[axis] + pad[2 + axis] - reach(axis) - 1) / stride[axis] + 1;
+        let mut inputs = vec![(r.tensor(DType::I8, &size), true)];
+        inputs.push((r.tensor(DType::I8, &[outs, kernel[0], kernel[1], channels]), false));
+        let bias = r.below(4) > 0;
+        if bias {
+            inputs.push((r.tensor(DType::I32, &[outs]), false));
+        }
+        let (mut post, operands) = requant(r, outs, false);
+        inputs.extend(operands.into_iter().map(|t| (t, false)));
+        if r.below(3) == 0 {
+            inputs.push((residual(r, &mut post, &[size[0], out(0), out(1), outs]), true));
+        }
+        let pad_value = r.range(-128, 127) as i32;
+        let op = Conv2d { layout: Layout::Nhwc, stride, pad, dilation, groups: 1, pad_value, bias, post };
+        all.push(single(Op::Conv2d(op), &inputs));
+    }
+    all
+}
+
 /// Depthwise 3x3 convolutions of random sizes, strides and pads.
 pub fn depthwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
     let r = &mut Random::new(33);
@@ -148,6 +204,9 @@ pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
             (&[3, 4], 1, true),
             (&[1, 70], 19, true),
             (&[5, 76], 9, true),
+            (&[9, 64], 12, true),
+            (&[2, 5, 160], 8, true),
+            (&[1, 272], 21, true),
         ]
         .into_iter()
         .enumerate()

@@ -31,6 +31,9 @@ impl Display for Plan {
                 Packing::Permute(perm) => writeln!(f, " permute{perm:?} {packed}")?,
                 Packing::Panel { rows, depth } => writeln!(f, " panel(rows = {rows}, depth = {depth}) {packed}")?,
                 Packing::Pairs { rows } => writeln!(f, " pairs(rows = {rows}) {packed}")?,
+                Packing::Slices { channels, taps, group } => {
+                    writeln!(f, " slices(channels = {channels}, taps = {taps}, group = {group}) {packed}")?
+                }
             }
         }
         for (i, k) in self.kernels.iter().enumerate() {

@@ -6,6 +6,8 @@
 mod depthwise;
 mod depthwise_rows;
 mod gemm;
+mod mve_gemm;
+mod mve_store;
 
 use super::helpers::Helpers;
 use super::nest::Printer;
@@ -21,6 +23,8 @@ use std::collections::BTreeSet;
 
 /// What the C backend has beside the loop nests.
 pub const CATALOGUE: &[Implementation] = &[
+    Implementation { id: "conv2d-s8-mve", offer: mve_gemm::offer_conv },
+    Implementation { id: "matmul-s8-mve", offer: mve_gemm::offer_matmul },
     Implementation { id: "conv2d-s8-pairs", offer: gemm::offer_conv_pairs },
     Implementation { id: "conv2d-s8-dsp", offer: gemm::offer_conv_dsp },
     Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
@@ -63,6 +67,8 @@ pub struct Template<'a> {
     pub name: &'a str,
     /// C expressions of the pointers to the inputs, then the output (the nest's tables are not used).
     pub args: &'a [String],
+    /// Whether input 0 and the output lie at multiples of 4.
+    pub aligned: [bool; 2],
     /// Static functions that the kernel's own function calls.
     pub functions: String,
     /// Inputs that were read.
@@ -74,6 +80,7 @@ impl Template<'_> {
     pub fn body(&mut self, w: &mut Writer) -> Option<()> {
         let k = self.kernel;
         match k.implementation {
+            "conv2d-s8-mve" | "matmul-s8-mve" => mve_gemm::print(self, w),
             "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print_pairs(self, w),
             "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp),
             "conv2d-s8" | "matmul-s8" => gemm::print(self, w, Style::S8),
