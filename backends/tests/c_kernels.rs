@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls, wide_convs};
+use c_support::cases::{convs, depthwises, matmuls, wide_convs, winograds};
 use c_support::{Random, agrees, compile, installed, single};
 use mcc_backends::c::CATALOGUE;
 use mcc_ir::catalogue::Implementation;
@@ -51,6 +51,21 @@ fn conv2d_pairs_is_its_nest() {
 #[test]
 fn conv2d_dsp_is_its_nest() {
     check("conv2d-s8-dsp", convs(&[DType::I8, DType::U8]));
+}
+
+#[test]
+fn winograd_2_is_its_nest() {
+    check("conv2d-s8-winograd-2", winograds(1, 24));
+}
+
+#[test]
+fn winograd_4_is_its_nest() {
+    check("conv2d-s8-winograd-4", winograds(1, 32));
+}
+
+#[test]
+fn winograd_at_stride_2_is_its_nest() {
+    check("conv2d-s8-winograd-stride-2", winograds(2, 24));
 }
 
 #[test]

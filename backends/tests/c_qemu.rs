@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls, wide_convs};
+use c_support::cases::{convs, depthwises, matmuls, wide_convs, winograds};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile, installed, same};
 use mcc_backends::c::CATALOGUE;
@@ -50,17 +50,16 @@ fn integer_kernels_have_the_evaluators_bits() {
     }
 }
 
-/// The kernel that its cost keeps from small images is forced on all.
-#[test]
-fn depthwise_rows_have_the_evaluators_bits() {
+/// Forces one kernel on all cases, which its cost would keep from small images.
+fn check_forced(id: &str, cases: &[(Graph, Vec<Tensor>)]) {
     if !ready() {
         return;
     }
-    let rows: Vec<_> = CATALOGUE.iter().filter(|e| e.id == "depthwise-s8-rows").copied().collect();
+    let one: Vec<_> = CATALOGUE.iter().filter(|e| e.id == id).copied().collect();
     let strict = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror"];
-    for (i, (g, inputs)) in depthwises(24).iter().enumerate() {
+    for (i, (g, inputs)) in cases.iter().enumerate() {
         let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
-        check_by(&rows, g, inputs, TARGETS[i % 3], flags, 0.0);
+        check_by(&one, g, inputs, TARGETS[i % 3], flags, 0.0);
     }
 }
 
@@ -77,6 +76,18 @@ fn vector_kernels_have_the_evaluators_bits() {
         let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
         check_by(&vectors, &g, &inputs, "cortex-m55", flags, 0.0);
     }
+}
+
+#[test]
+fn depthwise_rows_have_the_evaluators_bits() {
+    check_forced("depthwise-s8-rows", &depthwises(24));
+}
+
+#[test]
+fn winograd_has_the_evaluators_bits() {
+    check_forced("conv2d-s8-winograd-2", &winograds(1, 12));
+    check_forced("conv2d-s8-winograd-4", &winograds(1, 18));
+    check_forced("conv2d-s8-winograd-stride-2", &winograds(2, 12));
 }
 
 #[test]

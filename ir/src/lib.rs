@@ -24,6 +24,7 @@ pub mod tensor;
 pub mod text;
 pub mod types;
 pub mod verify;
+pub mod winograd;
 
 pub use dtype::DType;
 pub use error::{Error, Result};

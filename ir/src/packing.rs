@@ -1,9 +1,11 @@
 //! Packings: the orders in which kernels want their constant operands laid out.
 
+use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::types::TensorType;
+use crate::winograd::Winograd;
 
-/// A compile-time permutation of a constant's elements.
+/// A compile-time permutation of a constant's elements, or a transform of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Packing {
     /// Row-major, as it is.
@@ -24,6 +26,9 @@ pub enum Packing {
     /// Packed shape: `[ceil(N / 4), 2, passes, 2, group, 16]`: of each four rows 0 and 2, then 1 and 3; passes; the two
     /// rows; the vectors of a pass. Rows and vectors that lack are zero.
     Slices { channels: usize, taps: usize, group: usize },
+    /// Filters `[N, 3, 3, C]` of i8, transformed, as i16 filled up with zeros. Packed shape: `[ceil(N / 2), frequencies,
+    /// Winograd::words(C), 2, 2]`: pairs of filters; frequencies; words; the two filters; the two channels of the word.
+    Winograd(Winograd),
 }
 
 /// Columns of a vector in [`Packing::Slices`].
@@ -47,6 +52,10 @@ impl Packing {
                 let (n, k) = matrix(ty);
                 let passes = k / (channels * taps) * (taps * channels.div_ceil(LANES)).div_ceil(*group);
                 TensorType::new(ty.dtype, [n.div_ceil(4), 2, passes, 2, *group, LANES])
+            }
+            Packing::Winograd(form) => {
+                let (n, channels) = (ty.shape[0], ty.shape[3]);
+                TensorType::new(DType::I16, [n.div_ceil(2), form.frequencies(), Winograd::words(channels), 2, 2])
             }
         }
     }
@@ -136,8 +145,31 @@ impl Packing {
                 }
                 gather(tensor, ty, &from)
             }
+            Packing::Winograd(form) => winograd(tensor, ty, *form),
         }
     }
+}
+
+fn winograd(tensor: &Tensor, ty: TensorType, form: Winograd) -> Tensor {
+    let (n, channels) = (tensor.shape()[0], tensor.shape()[3]);
+    let (frequencies, words) = (form.frequencies(), Winograd::words(channels));
+    let mut data = vec![0u8; ty.bytes()];
+    for filter in 0..n {
+        for (word, half) in (0..words).flat_map(|word| [(word, 0), (word, 1)]) {
+            let channel = Winograd::channels_of(word)[half];
+            if channel >= channels {
+                continue;
+            }
+            let tap = |y, x| tensor.bytes()[((filter * 3 + y) * 3 + x) * channels + channel] as i8 as i32;
+            let taps = std::array::from_fn(|y| std::array::from_fn(|x| tap(y, x)));
+            for (f, u) in form.transform(taps).into_iter().enumerate() {
+                let block = (filter / 2 * frequencies + f) * words + word;
+                let at = 2 * ((block * 2 + filter % 2) * 2 + half);
+                data[at..at + 2].copy_from_slice(&(u as i16).to_le_bytes());
+            }
+        }
+    }
+    Tensor::from_bytes(ty, data).expect("a transformed filter has its own size")
 }
 
 /// Steps a row-major index over `shape`.
@@ -231,6 +263,25 @@ mod tests {
         assert!(Packing::pairs_fit(&[1, -1, -128], 1, 128));
         let long = |n: usize| Packing::pairs_fit(&[vec![127i8; n], vec![-128; n]].concat(), n, 128);
         assert!(long(516) && !long(517));
+    }
+
+    #[test]
+    fn winograd_pairs_filters_and_channels() {
+        // Three filters of five channels; only the centre tap of channel 1 or 4 is not zero.
+        let mut taps = vec![0i8; 3 * 45];
+        for (filter, channel, w) in [(0, 1, -128), (1, 4, 3), (2, 1, 5)] {
+            taps[filter * 45 + 4 * 5 + channel] = w;
+        }
+        let p = Packing::Winograd(Winograd::F4).apply(&Tensor::new([3, 3, 3, 5], &taps));
+        assert_eq!(p.ty(), &TensorType::new(DType::I16, [2, 36, 4, 2, 2]));
+        let at = |pair: usize, f: usize, word: usize, filter: usize, half: usize| {
+            p.to_i64()[(((pair * 36 + f) * 4 + word) * 2 + filter) * 2 + half]
+        };
+        // Frequency (1, 1) takes all taps once, (3, 4) the centre 2 * -2 times. Channel 1 is in word 1, channel 4 in word 2.
+        assert_eq!([at(0, 7, 1, 0, 0), at(0, 22, 1, 0, 0)], [-128, 512]);
+        assert_eq!([at(0, 7, 2, 1, 0), at(0, 22, 2, 1, 0)], [3, -12]);
+        assert_eq!([at(1, 7, 1, 0, 0), at(1, 22, 1, 0, 0)], [5, -20]);
+        assert_eq!(p.to_i64().iter().filter(|v| **v != 0).count(), 3 * 16);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The small static functions that emitted C calls. Each is emitted only where it is used.
 //!
 //! They give [`mcc_ir::scalar`] its exact meaning on any C11 compiler: integers wrap without undefined behaviour, rounding
-//! needs no libm, and nothing depends on whether the compiler contracts `a * b + c`. `$` stands for the model's name.
+//! needs no libm, and nothing depends on whether the compiler contracts `a * b + c`. `$` stands for the model's name, `@N` for
+//! the number that a helper is made for.
 
 use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
 use super::mve::{self, Sums};
 use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
+use super::winograd;
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Helper {
@@ -682,7 +684,23 @@ static inline void $_copy_planes(uint32_t *to, const uint32_t *from, int32_t n, 
     Helper { name: "store_sum_4", needs: &["narrow_4", "sum"], text: mve::STORE_SUM_4 },
     Helper { name: "copy_bytes", needs: &["mve"], text: mve::COPY_BYTES },
     Helper { name: "fill_bytes", needs: &["mve"], text: mve::FILL_BYTES },
+    Helper { name: "lanes", needs: &[], text: winograd::LANES },
+    Helper { name: "winograd_word", needs: &["assembly"], text: winograd::WORD },
+    Helper { name: "winograd_products", needs: &["winograd_word", "load_4", "smlad"], text: winograd::PRODUCTS },
+    Helper { name: "winograd_2_axis", needs: &["lanes"], text: winograd::F2_AXIS },
+    Helper { name: "winograd_2_in", needs: &["winograd_2_axis", "load_4"], text: winograd::F2_IN },
+    Helper { name: "winograd_2_out", needs: &["add", "sub"], text: winograd::F2_OUT },
+    Helper { name: "winograd_4_axis", needs: &[], text: winograd::F4_AXIS },
+    Helper { name: "winograd_4_in", needs: &["winograd_4_axis", "load_4"], text: winograd::F4_IN },
+    Helper { name: "winograd_4_out", needs: &["add"], text: winograd::F4_OUT },
+    Helper { name: "winograd_s2_axis", needs: &["lanes"], text: winograd::STRIDE_2_AXIS },
+    Helper { name: "winograd_s2_in", needs: &["winograd_s2_axis", "load_4"], text: winograd::STRIDE_2_IN },
+    Helper { name: "winograd_s2_out", needs: &["add"], text: winograd::STRIDE_2_OUT },
 ];
+
+fn find(name: &str) -> usize {
+    HELPERS.iter().position(|h| h.name == name).expect("helpers are called by their names")
+}
 
 /// The prefix of all identifiers, and the helpers used so far.
 pub struct Helpers {
@@ -710,8 +728,17 @@ impl Helpers {
         format!("{}_{}", self.prefix, sums.name())
     }
 
+    /// The C name of a helper that is made for a number, which is then emitted.
+    pub fn get_for(&mut self, name: &'static str, n: usize) -> String {
+        let helper = find(name);
+        HELPERS[helper].needs.iter().for_each(|need| self.mark(need));
+        let made = format!("{name}_{n}");
+        self.made.insert(made.clone(), HELPERS[helper].text.replace("@N", &n.to_string()));
+        format!("{}_{made}", self.prefix)
+    }
+
     fn mark(&mut self, name: &str) {
-        let at = HELPERS.iter().position(|h| h.name == name).expect("helpers are called by their names");
+        let at = find(name);
         if self.used.insert(at) {
             HELPERS[at].needs.iter().for_each(|n| self.mark(n));
         }

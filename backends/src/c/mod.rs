@@ -17,6 +17,7 @@ mod mve;
 mod names;
 mod nest;
 mod pairs;
+mod winograd;
 mod writer;
 
 pub use kernels::CATALOGUE;

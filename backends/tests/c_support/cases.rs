@@ -31,6 +31,8 @@ pub struct Case {
     dilation: [usize; 2],
     depthwise: bool,
     bias: bool,
+    /// Whether values and weights are all the smallest or the largest of their types.
+    extreme: bool,
 }
 
 const BASE: Case = Case {
@@ -42,6 +44,7 @@ const BASE: Case = Case {
     dilation: [1, 1],
     depthwise: false,
     bias: true,
+    extreme: false,
 };
 
 pub fn cases() -> Vec<Case> {
@@ -74,14 +77,22 @@ fn weights(r: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
     Tensor::from_i64(t.ty().clone(), &t.to_i64().into_iter().map(|w| w.max(-127)).collect::<Vec<_>>())
 }
 
+/// Each element becomes the nearer end of its 8-bit type.
+fn to_the_ends(t: Tensor) -> Tensor {
+    let (lo, hi) = if t.dtype() == DType::U8 { (0, 255) } else { (-128, 127) };
+    let ends: Vec<i64> = t.to_i64().into_iter().map(|v| if 2 * v < lo + hi { lo } else { hi }).collect();
+    Tensor::from_i64(t.ty().clone(), &ends)
+}
+
 pub fn conv(case: Case, x: DType, seed: u64) -> (Graph, Vec<Tensor>) {
     let r = &mut Random::new(seed);
     let [_, _, _, channels] = case.size;
     let float = x == DType::F32;
     let (outs, ins) = if case.depthwise { (channels, 1) } else { (case.outs, channels) };
     let w_type = if float { DType::F32 } else { DType::I8 };
-    let mut inputs = vec![(r.tensor(x, &case.size), true)];
-    inputs.push((weights(r, w_type, &[outs, case.kernel[0], case.kernel[1], ins]), false));
+    let ends = |t: Tensor| if case.extreme { to_the_ends(t) } else { t };
+    let mut inputs = vec![(ends(r.tensor(x, &case.size)), true)];
+    inputs.push((ends(weights(r, w_type, &[outs, case.kernel[0], case.kernel[1], ins])), false));
     if case.bias {
         inputs.push((r.tensor(if float { DType::F32 } else { DType::I32 }, &[outs]), false));
     }
@@ -188,6 +199,26 @@ pub fn depthwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
         let stride = [1 + r.below(2), 1 + r.below(2)];
         let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
         all.push(conv(Case { size, pad, stride, bias: r.below(4) > 0, depthwise: true, ..BASE }, x, r.next()));
+    }
+    all
+}
+
+/// Convolutions 3x3 of random sizes, channels and pads, of one stride on both axes.
+pub fn winograds(stride: usize, n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(40 + stride as u64);
+    let mut all = Vec::new();
+    while all.len() < n {
+        let channels = if r.below(6) == 0 { 20 + r.below(60) } else { 1 + r.below(18) };
+        let size = [1 + r.below(2), 1 + r.below(13), 1 + r.below(13), channels];
+        let most = if r.below(6) == 0 { 6 } else { 3 };
+        let pad = std::array::from_fn(|_| r.below(most));
+        if size[1] + pad[0] + pad[2] < 3 || size[2] + pad[1] + pad[3] < 3 {
+            continue;
+        }
+        let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+        let (bias, extreme) = (r.below(4) > 0, r.below(4) == 0);
+        let case = Case { size, outs: 1 + r.below(7), pad, stride: [stride; 2], bias, extreme, ..BASE };
+        all.push(conv(case, x, r.next()));
     }
     all
 }

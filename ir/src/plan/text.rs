@@ -34,6 +34,7 @@ impl Display for Plan {
                 Packing::Slices { channels, taps, group } => {
                     writeln!(f, " slices(channels = {channels}, taps = {taps}, group = {group}) {packed}")?
                 }
+                Packing::Winograd(form) => writeln!(f, " winograd({form:?}) {packed}")?,
             }
         }
         for (i, k) in self.kernels.iter().enumerate() {

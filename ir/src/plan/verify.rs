@@ -148,6 +148,7 @@ impl<'a> Verifier<'a> {
                 Packing::Panel { rows, depth } => *rows > 0 && *depth > 0,
                 Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
                 Packing::Slices { channels, taps, group } => *channels > 0 && *taps > 0 && *group > 0,
+                Packing::Winograd(_) => ty.dtype == DType::I8 && ty.rank() == 4 && ty.shape[1..3] == [3, 3],
             };
             self.check(fits, || format!("k{i}: {ty} cannot be packed as {:?}", c.packing));
             self.check(c.packing == Packing::None || ty.dtype.is_byte_sized(), || {

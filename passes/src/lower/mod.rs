@@ -46,7 +46,7 @@ impl Goal {
         match self {
             _ if target.backend == Backend::Jit => 0.0,
             Goal::Time => 0.0,
-            Goal::Balanced => 60.0,
+            Goal::Balanced => 100.0,
             Goal::Size => 1000.0,
         }
     }

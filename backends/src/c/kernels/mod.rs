@@ -8,6 +8,7 @@ mod depthwise_rows;
 mod gemm;
 mod mve_gemm;
 mod mve_store;
+mod winograd;
 
 use super::helpers::Helpers;
 use super::nest::Printer;
@@ -19,12 +20,16 @@ use mcc_ir::op::{Conv2d, Layout, Op, Step};
 use mcc_ir::ops::steps;
 use mcc_ir::plan::Kernel;
 use mcc_ir::types::TensorType;
+use mcc_ir::winograd::Winograd;
 use std::collections::BTreeSet;
 
 /// What the C backend has beside the loop nests.
 pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s8-mve", offer: mve_gemm::offer_conv },
     Implementation { id: "matmul-s8-mve", offer: mve_gemm::offer_matmul },
+    Implementation { id: "conv2d-s8-winograd-4", offer: winograd::offer_f4 },
+    Implementation { id: "conv2d-s8-winograd-2", offer: winograd::offer_f2 },
+    Implementation { id: "conv2d-s8-winograd-stride-2", offer: winograd::offer_stride_2 },
     Implementation { id: "conv2d-s8-pairs", offer: gemm::offer_conv_pairs },
     Implementation { id: "conv2d-s8-dsp", offer: gemm::offer_conv_dsp },
     Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
@@ -81,6 +86,9 @@ impl Template<'_> {
         let k = self.kernel;
         match k.implementation {
             "conv2d-s8-mve" | "matmul-s8-mve" => mve_gemm::print(self, w),
+            "conv2d-s8-winograd-4" => winograd::print(self, w, Winograd::F4),
+            "conv2d-s8-winograd-2" => winograd::print(self, w, Winograd::F2),
+            "conv2d-s8-winograd-stride-2" => winograd::print(self, w, Winograd::Stride2),
             "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print_pairs(self, w),
             "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp),
             "conv2d-s8" | "matmul-s8" => gemm::print(self, w, Style::S8),

@@ -1,0 +1,269 @@
+//! Convolution 3x3 by Winograd's minimal filtering ([`mcc_ir::winograd`]), exact, with SMLAD.
+//!
+//! The output is cut into square tiles, which are numbered along rows, image by image. Four tiles at a time are brought
+//! into working memory and transformed, all channels of them. Two filters at a time meet these four, frequency by
+//! frequency, which is where nearly all time goes; then each tile is transformed back, and its outputs inside the image
+//! are finished and stored.
+
+use super::{Geometry, Style, Template, affine, suits};
+use crate::c::writer::Writer;
+use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::dtype::DType;
+use mcc_ir::op::Op;
+use mcc_ir::packing::Packing;
+use mcc_ir::target::{Feature, Target};
+use mcc_ir::winograd::Winograd;
+
+/// Tiles that are multiplied together.
+const TILES: usize = 4;
+
+/// Filters that are multiplied together.
+const FILTERS: usize = 2;
+
+pub fn offer_f2(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    offer(spec, target, Winograd::F2)
+}
+
+pub fn offer_f4(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    offer(spec, target, Winograd::F4)
+}
+
+pub fn offer_stride_2(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    offer(spec, target, Winograd::Stride2)
+}
+
+fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer> {
+    let Op::Conv2d(o) = spec.op else { return None };
+    let g = Geometry::new(o, spec.arg_types, spec.out_type)?;
+    let window = g.kernel == [3, 3] && g.dilation == [1, 1] && o.groups == 1 && g.stride == [form.stride(); 2];
+    if !target.has(Feature::Dsp) || !window || !suits(spec, Style::Dsp) {
+        return None;
+    }
+    let unsigned = spec.arg_types[0].dtype == DType::U8;
+    let (range, limit) = if unsigned { (0..=255, 255) } else { (-128..=127, 128) };
+    let weights: Vec<i8> = spec.consts[1]?.bytes().iter().map(|b| *b as i8).collect();
+    if !range.contains(&o.pad_value) || !form.fits(&weights, 9 * g.channels, limit) {
+        return None;
+    }
+    let mut packings = vec![Packing::None; spec.arg_types.len()];
+    packings[1] = Packing::Winograd(form);
+    let tiles = Tiles::new(form, &g);
+    Some(Offer {
+        packings,
+        scratch_bytes: tiles.scratch_bytes(),
+        cycles: tiles.cycles(&g),
+        code_bytes: 3000,
+        in_place: false,
+    })
+}
+
+/// How a convolution is cut.
+struct Tiles {
+    form: Winograd,
+    /// Rows of tiles of one image, and tiles of a row.
+    rows: usize,
+    columns: usize,
+    /// Tiles of all images.
+    count: usize,
+    /// Words of a frequency of one tile.
+    words: usize,
+}
+
+impl Tiles {
+    fn new(form: Winograd, g: &Geometry) -> Tiles {
+        let [rows, columns] = g.out.map(|n| n.div_ceil(form.outputs()));
+        Tiles { form, rows, columns, count: g.batch * rows * columns, words: Winograd::words(g.channels) }
+    }
+
+    /// Words of the transformed tiles.
+    fn transformed(&self) -> usize {
+        self.form.frequencies() * self.words * TILES
+    }
+
+    /// Words of the sums of products.
+    fn sums(&self) -> usize {
+        self.form.frequencies() * TILES * FILTERS
+    }
+
+    /// Bytes of a pixel in a tile.
+    fn pixel(&self) -> usize {
+        2 * self.words
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        4 * (self.transformed() + self.sums()) + self.form.inputs() * self.form.inputs() * self.pixel()
+    }
+
+    /// Estimated cycles, fitted to the Cortex-M4.
+    fn cycles(&self, g: &Geometry) -> f64 {
+        let groups = self.count.div_ceil(TILES) as f64;
+        let products = self.form.frequencies() as f64 * (16.0 * self.words as f64 + 18.0);
+        let (bring, back) = match self.form {
+            Winograd::F2 => (200.0, 70.0),
+            Winograd::F4 => (500.0, 250.0),
+            Winograd::Stride2 => (300.0, 110.0),
+        };
+        let outputs = (self.form.outputs() * self.form.outputs()) as f64;
+        let pairs = g.outs.div_ceil(FILTERS) as f64;
+        groups * (TILES as f64 * bring * self.words as f64 + pairs * (products + 8.0 * (back + 18.0 * outputs)))
+    }
+}
+
+pub fn print(t: &mut Template<'_>, w: &mut Writer, form: Winograd) {
+    let k = t.kernel;
+    let Op::Conv2d(o) = &k.op else { unreachable!("offered for convolutions only") };
+    let g = Geometry::new(o, &k.arg_types, &k.out_type).expect("offered for NHWC only");
+    let tiles = Tiles::new(form, &g);
+    tile_function(t, &g, &tiles, o.pad_value);
+    let unsigned = k.arg_types[0].dtype == DType::U8;
+    let (n, size) = (tiles.words, form.outputs());
+    let (bring, back) = match form {
+        Winograd::F2 => (t.helpers.get_for("winograd_2_in", n), t.helpers.get("winograd_2_out")),
+        Winograd::F4 => (t.helpers.get_for("winograd_4_in", n), t.helpers.get("winograd_4_out")),
+        Winograd::Stride2 => (t.helpers.get_for("winograd_s2_in", n), t.helpers.get("winograd_s2_out")),
+    };
+    let products = t.helpers.get_for("winograd_products", n);
+    let (x, weights) = (t.arg(0), t.arg(1));
+    w.line("uint32_t *const v = (uint32_t *)scratch;");
+    w.line(format!("int32_t *const m = (int32_t *)(v + {});", tiles.transformed()));
+    w.line(format!("uint8_t *const tile = (uint8_t *)(m + {});", tiles.sums()));
+    w.open_for("first", tiles.count, TILES);
+    let whole = tiles.count.is_multiple_of(TILES);
+    let inside = if whole { String::new() } else { format!(" && first + i < {}", tiles.count) };
+    w.open(format!("for (int32_t i = 0; i < {TILES}{inside}; i++)"));
+    w.line(format!("{}_tile({x}, first + i, tile);", t.name));
+    w.line(format!("{bring}(v + i, tile, {});", if unsigned { "0u" } else { "0x80808080u" }));
+    w.close();
+    w.open_for("c", g.outs, FILTERS);
+    let block = form.frequencies() * n * FILTERS;
+    w.line(format!("{products}(v, {weights} + {}, m, m + {});", affine(block, "c", 0), tiles.sums()));
+    w.open_for("i", TILES * FILTERS, 1);
+    w.line(format!("const int32_t channel = c + i % {FILTERS};"));
+    w.line(format!("const int32_t t = first + i / {FILTERS};"));
+    let mut beyond = Vec::new();
+    if !whole {
+        beyond.push(format!("t >= {}", tiles.count));
+    }
+    if !g.outs.is_multiple_of(FILTERS) {
+        beyond.push(format!("channel >= {}", g.outs));
+    }
+    if !beyond.is_empty() {
+        w.open(format!("if ({})", beyond.join(" || ")));
+        w.line("continue;");
+        w.close();
+    }
+    let first = t.start(o.bias, "channel", 0, false);
+    w.line(format!("{back}(m + i, {first});"));
+    place(w, &tiles);
+    let [height, width] = g.out;
+    let min = t.helpers.get("min");
+    let image = if g.batch > 1 { format!("image * {} + ", height * width) } else { String::new() };
+    w.line(format!("int32_t p = {image}y * {} + x * {size};", width * size));
+    let rows =
+        if height.is_multiple_of(size) { size.to_string() } else { format!("{min}({height} - y * {size}, {size})") };
+    w.line("const int32_t *s = m + i;");
+    w.line(format!("const int32_t *const end = s + {} * {rows};", size * TILES * FILTERS));
+    w.open(format!("for (; s < end; s += {}, p += {width})", size * TILES * FILTERS));
+    if width.is_multiple_of(size) {
+        for q in 0..size {
+            t.store(w, &format!("s[{}]", q * TILES * FILTERS), ("p", q), ("channel", 0));
+        }
+    } else {
+        w.line(format!("const int32_t columns = {min}({width} - x * {size}, {size});"));
+        w.open_for("q", "columns", 1);
+        w.line("const int32_t pixel = p + q;");
+        t.store(w, &format!("s[q * {}]", TILES * FILTERS), ("pixel", 0), ("channel", 0));
+        w.close();
+    }
+    for _ in 0..4 {
+        w.close();
+    }
+}
+
+/// Defines the place of tile `t`: its image where there is more than one, and its row and column of tiles.
+fn place(w: &mut Writer, tiles: &Tiles) {
+    let (rows, columns) = (tiles.rows, tiles.columns);
+    let row = format!("t / {columns}");
+    if tiles.count > rows * columns {
+        w.line(format!("const int32_t image = {row} / {rows};"));
+        w.line(format!("const int32_t y = {row} % {rows};"));
+    } else {
+        w.line(format!("const int32_t y = {row};"));
+    }
+    w.line(format!("const int32_t x = t % {columns};"));
+}
+
+/// The function that brings the pixels of one tile into working memory, padding included.
+fn tile_function(t: &mut Template<'_>, g: &Geometry, tiles: &Tiles, pad_value: i32) {
+    let (form, c, pixel) = (tiles.form, g.channels, tiles.pixel());
+    let (inputs, step) = (form.inputs(), form.outputs() * form.stride());
+    let ty = if t.kernel.arg_types[0].dtype == DType::U8 { "uint8_t" } else { "int8_t" };
+    let size = [g.height as i64, g.width as i64];
+    // Whether some tile has pixels before or after the image along an axis.
+    let before = |axis: usize| g.pad[axis] > 0;
+    let after = |axis: usize, count: usize| ((count - 1) * step + inputs) as i64 - g.pad[axis] as i64 > size[axis];
+    let w = &mut Writer::default();
+    w.line("/* Brings tile t into working memory. */");
+    w.open(format!("static void {}_tile(const {ty} *in, int32_t t, uint8_t *to)", t.name));
+    place(w, tiles);
+    let image = if g.batch > 1 {
+        w.line(format!("const {ty} *const from = in + image * {};", g.height * g.width * c));
+        "from"
+    } else {
+        "in"
+    };
+    let pad = |axis: usize| -(g.pad[axis] as i64);
+    w.line(format!("const int32_t x0 = {};", affine(step, "x", pad(1))));
+    w.open(format!("for (int32_t i = 0; i < {inputs}; i++, to += {})", inputs * pixel));
+    w.line(format!("const int32_t line = {} + i;", affine(step, "y", pad(0))));
+    let fill = pad_value & 255;
+    if before(0) || after(0, tiles.rows) {
+        w.open(format!("if ((uint32_t)line >= {}u)", g.height));
+        w.line(format!("memset(to, {fill}, {});", inputs * pixel));
+        w.line("continue;");
+        w.close();
+    }
+    w.line(format!("const {ty} *const row = {image} + {};", affine(g.width * c, "line", 0)));
+    let clips = before(1) || after(1, tiles.columns);
+    if c == pixel {
+        let all = format!("memcpy(to, row + {}, {});", affine(c, "x0", 0), inputs * c);
+        if clips {
+            let (min, max) = (t.helpers.get("min"), t.helpers.get("max"));
+            w.open(format!("if (x0 >= 0 && x0 <= {})", size[1] - inputs as i64));
+            w.line(all);
+            w.or_else();
+            w.line(format!("const int32_t begin = {min}({max}(-x0, 0), {inputs});"));
+            w.line(format!("const int32_t stop = {min}({max}({} - x0, begin), {inputs});", g.width));
+            let bytes = |n: &str| format!("(size_t)({})", affine(c, n, 0));
+            w.line(format!("memset(to, {fill}, {});", bytes("begin")));
+            let source = affine(c, "(x0 + begin)", 0);
+            w.line(format!("memcpy(to + {}, row + {source}, {});", affine(c, "begin", 0), bytes("(stop - begin)")));
+            let rest = bytes(&format!("({inputs} - stop)"));
+            w.line(format!("memset(to + {}, {fill}, {rest});", affine(c, "stop", 0)));
+            w.close();
+        } else {
+            w.line(all);
+        }
+    } else {
+        // The bytes that fill up a pixel meet weights of zero.
+        w.open_for("j", inputs, 1);
+        w.line("const int32_t at = x0 + j;");
+        let to = format!("to + {}", affine(pixel, "j", 0));
+        let copy = format!("memcpy({to}, row + {}, {c});", affine(c, "at", 0));
+        if clips {
+            w.open(format!("if ((uint32_t)at < {}u)", g.width));
+            w.line(copy);
+            w.or_else();
+            w.line(format!("memset({to}, {fill}, {c});"));
+            w.close();
+        } else {
+            w.line(copy);
+        }
+        w.close();
+    }
+    w.close();
+    w.close();
+    let text = std::mem::take(w).finish();
+    t.functions.push_str(&text);
+    t.functions.push('\n');
+}
