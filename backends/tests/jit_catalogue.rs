@@ -6,7 +6,7 @@ use jit_support::*;
 use mcc_backends::jit;
 use mcc_ir::catalogue::Implementation;
 use mcc_ir::op::*;
-use mcc_ir::plan::{Arg, BufferKind};
+use mcc_ir::plan::{Arg, BufferKind, Over, Overlap};
 use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Tensor, TensorType};
 use mcc_runtime::CATALOGUE;
@@ -39,7 +39,7 @@ fn check(id: &str, op: &Op, operands: &[Operand]) {
         {
             assert!(matches!(plan.buffer(lent).kind, BufferKind::Input(_)));
             plan.buffers[out.index()].offset = plan.buffer(lent).offset;
-            plan.buffers[out.index()].in_place_of = Some(lent);
+            plan.buffers[out.index()].over = Some(Over { donor: lent, how: Overlap::InPlace });
             compare(id, op, operands, &want, &plan);
         }
     }

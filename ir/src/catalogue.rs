@@ -6,6 +6,7 @@
 
 use crate::op::Op;
 use crate::packing::Packing;
+use crate::plan::Overlap;
 use crate::target::Target;
 use crate::tensor::Tensor;
 use crate::types::TensorType;
@@ -39,8 +40,8 @@ pub struct Offer {
     pub cycles: f64,
     /// Estimated bytes of code, to be compared with [`NEST_CODE_BYTES`]; 0 where nobody counts them, as on the host.
     pub code_bytes: usize,
-    /// Whether the output may take over argument 0 in place; their types then have one shape and size.
-    pub in_place: bool,
+    /// How the output may overlap argument 0, if at all; in place only where their types have one shape and size.
+    pub overlap: Option<Overlap>,
 }
 
 impl Offer {

@@ -69,9 +69,26 @@ pub struct Buffer {
     pub offset: Option<usize>,
     pub first: usize,
     pub last: usize,
-    /// Whose memory this buffer takes over in place, at the same offset: that buffer dies in the kernel that fills this.
-    pub in_place_of: Option<BufferId>,
+    /// The buffer whose memory this one may take while it still lives: it dies in the kernel that fills this one.
+    pub over: Option<Over>,
     pub origin: Origin,
+}
+
+/// How a buffer may overlap another in the kernel that reads that one for the last time and fills this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    pub donor: BufferId,
+    pub how: Overlap,
+}
+
+/// Where a kernel's output may lie over one of its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// At the same offset: no byte of the output is written before the argument's byte there has been read.
+    InPlace,
+    /// At an offset that is at least so many bytes lower: the kernel reads and writes in ascending order, and the end of
+    /// what is written never gets further than this ahead of what is still to be read.
+    Ahead(usize),
 }
 
 /// A constant: the tensor that the loop nest reads, and how the kernel's implementation wants it laid out.

@@ -25,7 +25,7 @@ pub use kernels::CATALOGUE;
 use helpers::Helpers;
 use kernels::Template;
 use mcc_ir::catalogue::{KernelSpec, NEST};
-use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan, PlanPort};
+use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Overlap, Plan, PlanPort};
 use mcc_ir::{DType, Target};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -188,7 +188,6 @@ impl Emitter<'_> {
         let op = k.op.name();
         let function = format!("{}_k{i}_{op}", self.name);
         self.check(i, k)?;
-        let restrict = if self.overlaps(k) { "" } else { "restrict " };
         let mut expressions = Vec::new();
         let mut params: Vec<Option<Param>> = Vec::new();
         for (j, arg) in k.args.iter().enumerate() {
@@ -200,7 +199,7 @@ impl Emitter<'_> {
                 Arg::Buffer(b) => {
                     let name = arg_name(k, j);
                     let ty = consts::c_type(k.arg_types[j].dtype);
-                    let declaration = format!("const {ty} *{restrict}{name}");
+                    let declaration = format!("const {ty} *{}{name}", self.restrict(k, *b));
                     params.push(Some(Param { declaration, value: self.buffer(*b, "const ", ty) }));
                     expressions.push(name);
                 }
@@ -238,11 +237,14 @@ impl Emitter<'_> {
         let mut pass: Vec<Param> =
             params.into_iter().enumerate().filter(|(j, _)| used.contains(j)).filter_map(|(_, p)| p).collect();
         if let Some(scratch) = k.scratch.filter(|_| body.contains("scratch")) {
-            let declaration = format!("void *{restrict}scratch");
+            let declaration = format!("void *{}scratch", self.restrict(k, scratch));
             pass.push(Param { declaration, value: self.buffer(scratch, "", "void") });
         }
         let ty = consts::c_type(k.out_type.dtype);
-        pass.push(Param { declaration: format!("{ty} *{restrict}out"), value: self.buffer(k.out, "", ty) });
+        pass.push(Param {
+            declaration: format!("{ty} *{}out", self.restrict(k, k.out)),
+            value: self.buffer(k.out, "", ty),
+        });
         let declarations: Vec<&str> = pass.iter().map(|p| p.declaration.as_str()).collect();
         let values: Vec<&str> = pass.iter().map(|p| p.value.as_str()).collect();
         functions.push_str(&inner);
@@ -293,8 +295,13 @@ impl Emitter<'_> {
             Arg::Buffer(_) => true,
         });
         let room = k.scratch.map_or(0, |b| self.plan.buffer(b).bytes) >= offer.scratch_bytes;
-        let over = self.plan.buffer(k.out).in_place_of.map(Arg::Buffer);
-        let place = offer.in_place || over.is_none() || k.args.first().copied() != over;
+        let place = match self.plan.buffer(k.out).over {
+            Some(over) if k.args.first() == Some(&Arg::Buffer(over.donor)) => match (over.how, offer.overlap) {
+                (Overlap::Ahead(lead), Some(Overlap::Ahead(least))) => lead >= least,
+                (how, may) => may == Some(how),
+            },
+            _ => true,
+        };
         if packed && room && place { Ok(()) } else { Err(self.refuse(i, k)) }
     }
 
@@ -302,20 +309,22 @@ impl Emitter<'_> {
         EmitError::Implementation { kernel: i, id: k.implementation.into(), target: self.target.name.clone() }
     }
 
-    /// Whether a kernel's output shares memory with something it reads.
-    fn overlaps(&self, k: &Kernel) -> bool {
-        let out = self.plan.buffer(k.out);
-        let inputs = k.args.iter().filter_map(|a| match a {
-            Arg::Buffer(b) => Some(*b),
-            Arg::Const(_) => None,
+    /// `restrict ` for the pointer to a buffer of a kernel, unless the buffer shares memory that the kernel writes.
+    fn restrict(&self, k: &Kernel, b: BufferId) -> &'static str {
+        let written = [Some(k.out), k.scratch];
+        let others = k.args.iter().filter_map(|a| match a {
+            Arg::Buffer(other) if written.contains(&Some(b)) => Some(*other),
+            _ => None,
         });
-        inputs.chain(k.scratch).any(|b| {
-            let other = self.plan.buffer(b);
-            match (out.offset, other.offset) {
-                (Some(a), Some(b)) => a < b + other.bytes && b < a + out.bytes,
-                _ => b == k.out,
+        let own = self.plan.buffer(b);
+        let shared = others.chain(written.into_iter().flatten()).filter(|other| *other != b).any(|other| {
+            let other = self.plan.buffer(other);
+            match (own.offset, other.offset) {
+                (Some(a), Some(b)) => a < b + other.bytes && b < a + own.bytes,
+                _ => false,
             }
-        })
+        });
+        if shared { "" } else { "restrict " }
     }
 
     /// Whether an argument lies at a multiple of 4: all but what the caller keeps.

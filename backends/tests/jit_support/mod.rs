@@ -78,7 +78,7 @@ pub fn add_buffer(plan: &mut Plan, kind: BufferKind, bytes: usize, inside: bool)
     if let Some(at) = offset {
         plan.arena_bytes = at + bytes;
     }
-    plan.buffers.push(Buffer { kind, bytes, offset, first: 0, last: 0, in_place_of: None, origin: origin("buffer") });
+    plan.buffers.push(Buffer { kind, bytes, offset, first: 0, last: 0, over: None, origin: origin("buffer") });
     BufferId(plan.buffers.len() as u32 - 1)
 }
 

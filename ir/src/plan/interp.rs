@@ -57,8 +57,8 @@ pub fn run_with(plan: &Plan, inputs: &[Tensor], mut observe: impl FnMut(usize, &
             .collect();
         let at = buffers[kernel.out.index()];
         let bytes = kernel.out_type.bytes();
-        // An implementation may work in place where the loop nest cannot.
-        let aside = kernel.implementation != NEST && plan.buffer(kernel.out).in_place_of.is_some();
+        // An implementation may work over its argument where the loop nest cannot.
+        let aside = kernel.implementation != NEST && plan.buffer(kernel.out).over.is_some();
         if aside {
             bases.push(memory.len());
             memory.resize(memory.len() + bytes, 0xA5);

@@ -3,7 +3,7 @@
 //!
 //! `{}` prints buffers, constants and kernels; `{:#}` prints each kernel's loop nest below it as well.
 
-use super::{Arg, Buffer, BufferKind, Kernel, Plan, PlanPort};
+use super::{Arg, Buffer, BufferKind, Kernel, Over, Overlap, Plan, PlanPort};
 use crate::packing::Packing;
 use crate::text::{op_text, origin_text, quant_text, quoted};
 use std::fmt::{self, Display, Formatter, Write};
@@ -60,8 +60,12 @@ fn buffer_text(b: &Buffer) -> String {
     };
     let place = b.offset.map_or("outside".to_string(), |at| format!("at {at}"));
     write!(s, ", {} bytes {place}, live {}..={}", b.bytes, b.first, b.last).expect("a string takes all");
-    if let Some(donor) = b.in_place_of {
-        write!(s, ", in place of {donor}").expect("a string takes all");
+    if let Some(Over { donor, how }) = b.over {
+        match how {
+            Overlap::InPlace => write!(s, ", in place of {donor}"),
+            Overlap::Ahead(lead) => write!(s, ", {lead} ahead of {donor}"),
+        }
+        .expect("a string takes all");
     }
     s + &origin_text(&b.origin)
 }

@@ -1,9 +1,9 @@
 //! The plan verifier: what it lets through, the interpreter and the backends run without a check.
 //!
 //! Left unchecked, beside what [`crate::nest::verify`] leaves: that an implementation of the catalogue computes what the
-//! loop nest says, also in place (tests of each implementation show it), and that the packing is the one it wants.
+//! loop nest says, also over its argument (tests of each implementation show it), and that the packing is the one it wants.
 
-use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanPort};
+use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanPort};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nest;
@@ -15,7 +15,7 @@ use crate::types::TensorType;
 ///
 /// - Every id is in range, every kernel has one type an argument, and types fit the buffers and constants behind them.
 /// - Buffers lie aligned inside the arena. Two buffers that are live at one time do not overlap, except that one may
-///   take over the other [in place](Buffer::in_place_of) in the kernel where that one dies.
+///   lie [over](Buffer::over) the other in the kernel where that one dies, in place or far enough ahead of it.
 /// - Every buffer is filled before it is read, and live wherever it is used; outputs stay live to the end.
 /// - Each operator infers the output type from the argument types, and each loop nest has those types and is
 ///   [itself sound](crate::nest::verify).
@@ -37,6 +37,20 @@ pub fn verify(plan: &Plan) -> Result<()> {
 struct Verifier<'a> {
     plan: &'a Plan,
     faults: Vec<String>,
+}
+
+/// Whether two pieces of memory have no byte in common.
+fn apart(at: usize, bytes: usize, other: usize, other_bytes: usize) -> bool {
+    at.saturating_add(bytes) <= other || other.saturating_add(other_bytes) <= at
+}
+
+/// Whether a buffer lies apart from another or begins `lead` bytes before it.
+fn apart_or_ahead(b: &Buffer, donor: &Buffer, lead: usize) -> bool {
+    match (b.offset, donor.offset) {
+        (Some(at), Some(from)) => apart(at, b.bytes, from, donor.bytes) || at.saturating_add(lead) <= from,
+        // What the caller keeps outside the arena is apart.
+        _ => true,
+    }
 }
 
 /// A kernel as messages name it.
@@ -95,25 +109,33 @@ impl<'a> Verifier<'a> {
                     format!("{id} is outside the arena, but neither input nor output")
                 }),
             }
-            if let Some(donor) = b.in_place_of {
-                self.in_place(id, b, donor);
+            if let Some(over) = b.over {
+                self.over(id, b, over);
             }
         }
         self.overlaps();
     }
 
-    fn in_place(&mut self, id: BufferId, b: &Buffer, donor_id: BufferId) {
-        let Some(donor) = self.buffer(donor_id, &format!("{id} in place")) else { return };
-        self.check(b.offset.is_some() && b.offset == donor.offset, || {
-            format!("{id} takes over {donor_id} in place, at another offset")
-        });
-        self.check(b.bytes <= donor.bytes, || format!("{id} takes over {donor_id} in place, but is larger"));
+    fn over(&mut self, id: BufferId, b: &Buffer, Over { donor: donor_id, how }: Over) {
+        let Some(donor) = self.buffer(donor_id, &format!("{id} over another")) else { return };
+        match how {
+            Overlap::InPlace => {
+                self.check(b.offset.is_some() && b.offset == donor.offset, || {
+                    format!("{id} takes over {donor_id} in place, at another offset")
+                });
+                self.check(b.bytes <= donor.bytes, || format!("{id} takes over {donor_id} in place, but is larger"));
+            }
+            Overlap::Ahead(lead) => self
+                .check(donor.kind != BufferKind::Scratch && apart_or_ahead(b, donor, lead), || {
+                    format!("{id} overlaps {donor_id}, but not {lead} bytes ahead of it")
+                }),
+        }
         self.check(donor.last == b.first, || {
             format!("{id} is filled by kernel {}, but {donor_id} under it dies in kernel {}", b.first, donor.last)
         });
         let reads =
             self.plan.kernels.get(b.first).is_some_and(|k| k.out == id && k.args.contains(&Arg::Buffer(donor_id)));
-        self.check(reads, || format!("{id} takes over {donor_id} in place, but is not computed from it"));
+        self.check(reads, || format!("{id} takes the memory of {donor_id}, but is not computed from it"));
     }
 
     fn overlaps(&mut self) {
@@ -123,11 +145,12 @@ impl<'a> Verifier<'a> {
             for (j, b) in buffers.iter().enumerate().skip(i + 1) {
                 let Some(bt) = b.offset else { continue };
                 let together = a.first <= b.last && b.first <= a.last;
-                let apart = at.saturating_add(a.bytes) <= bt || bt.saturating_add(b.bytes) <= at;
+                let apart = apart(at, a.bytes, bt, b.bytes);
                 let (ida, idb) = (BufferId(i as u32), BufferId(j as u32));
-                // Whether they meet in one kernel only, where one takes over the other.
-                let takes_over =
-                    |new: &Buffer, old: &Buffer, id: BufferId| new.in_place_of == Some(id) && old.last == new.first;
+                // Whether they meet in one kernel only, where one may lie over the other.
+                let takes_over = |new: &Buffer, old: &Buffer, id: BufferId| {
+                    new.over.is_some_and(|o| o.donor == id) && old.last == new.first
+                };
                 if together && !apart && !takes_over(a, b, idb) && !takes_over(b, a, ida) {
                     self.faults.push(format!("{ida} and {idb} are live together and overlap"));
                 }

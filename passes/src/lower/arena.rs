@@ -2,10 +2,11 @@
 //!
 //! Buffers that take over one another's memory in place form one block, live from the first to the last of them. Blocks
 //! are placed one after the other, each at the lowest offset where it overlaps no placed block that lives at the same
-//! time; several orders are tried, then random changes of the best one, always from the same seed.
+//! time, but for the kernel's argument that its result may overlap from far enough ahead; several orders are tried, then
+//! random changes of the best one, always from the same seed.
 
 use super::Io;
-use mcc_ir::plan::{Arg, Bounds, BufferKind, Plan};
+use mcc_ir::plan::{Arg, Bounds, BufferKind, Over, Overlap, Plan};
 use std::collections::HashSet;
 
 /// Orders tried after the fixed ones, unless the lower bound is met before.
@@ -21,12 +22,31 @@ pub struct Block {
     pub bytes: usize,
     pub first: usize,
     pub last: usize,
+    /// A block that ends in the kernel where this one begins, and the bytes that this one must begin before it to be
+    /// allowed to overlap it.
+    pub over: Option<(usize, usize)>,
 }
 
 impl Block {
     fn meets(&self, other: &Block) -> bool {
         self.first <= other.last && other.first <= self.last
     }
+
+    /// The bytes that two blocks need together where this one lies over the other.
+    fn together(&self, donor: &Block, lead: usize) -> usize {
+        self.bytes.max(lead + donor.bytes).min(self.bytes + donor.bytes)
+    }
+}
+
+/// The offsets, from above the first to below the second, that block `i` cannot have beside a placed one.
+fn forbidden(blocks: &[Block], i: usize, j: usize, placed: usize) -> (i64, i64) {
+    let (mut size, mut taken) = (blocks[i].bytes, blocks[j].bytes);
+    match (blocks[i].over, blocks[j].over) {
+        (Some((donor, lead)), _) if donor == j => size = size.min(lead),
+        (_, Some((donor, lead))) if donor == i => taken = taken.min(lead),
+        _ => {}
+    }
+    (placed as i64 - size as i64, (placed + taken) as i64)
 }
 
 /// Sets the offsets of all buffers that belong to the arena, its size and its lower bounds.
@@ -39,10 +59,15 @@ pub fn assign(plan: &mut Plan, io: Io) {
             continue;
         }
         let bytes = buffer.bytes.max(1).next_multiple_of(plan.alignment);
-        let at = match buffer.in_place_of.and_then(|d| block_of[d.index()]) {
-            Some(at) => at,
-            None => {
-                blocks.push(Block { bytes, first: buffer.first, last: buffer.last });
+        let donor = buffer.over.and_then(|Over { donor, how }| Some((block_of[donor.index()]?, how)));
+        let at = match donor {
+            Some((at, Overlap::InPlace)) => at,
+            _ => {
+                let over = match donor {
+                    Some((at, Overlap::Ahead(lead))) => Some((at, lead.next_multiple_of(plan.alignment))),
+                    _ => None,
+                };
+                blocks.push(Block { bytes, first: buffer.first, last: buffer.last, over });
                 blocks.len() - 1
             }
         };
@@ -58,19 +83,23 @@ pub fn assign(plan: &mut Plan, io: Io) {
     plan.bounds = Bounds { live: live_peak(&blocks), operator: largest_operator(plan, io) };
 }
 
-/// The most bytes of blocks that live at one time.
+/// The most bytes that blocks which live at one time take at least.
 pub fn live_peak(blocks: &[Block]) -> usize {
-    let mut changes: Vec<(usize, bool, usize)> = Vec::with_capacity(2 * blocks.len());
+    let kernels = blocks.iter().map(|b| b.last + 1).max().unwrap_or(0);
+    let (mut comes, mut goes, mut shared) = (vec![0; kernels], vec![0; kernels], vec![0; kernels]);
     for b in blocks {
-        // What ends at a kernel lives through it, so it goes when the next one starts, before that one's blocks come.
-        changes.push((b.first, true, b.bytes));
-        changes.push((b.last + 1, false, b.bytes));
+        comes[b.first] += b.bytes;
+        goes[b.last] += b.bytes;
+        if let Some((donor, lead)) = b.over {
+            let donor = &blocks[donor];
+            shared[b.first] += b.bytes + donor.bytes - b.together(donor, lead);
+        }
     }
-    changes.sort_unstable();
     let (mut live, mut peak) = (0, 0);
-    for (_, comes, bytes) in changes {
-        live = if comes { live + bytes } else { live - bytes };
-        peak = peak.max(live);
+    for k in 0..kernels {
+        live += comes[k];
+        peak = peak.max(live - shared[k]);
+        live -= goes[k];
     }
     peak
 }
@@ -108,7 +137,7 @@ pub fn place(blocks: &[Block], alignment: usize) -> (Vec<usize>, usize) {
     let mut random = SplitMix(0x6d63_6361_7265_6e61);
     for _ in 0..RANDOM_ORDERS.min(RANDOM_PAIRS / blocks.len().pow(2).max(1)) {
         let Some((_, total, order)) = &best else { break };
-        if *total <= bound || order.len() < 3 {
+        if *total <= bound || order.len() < 2 {
             break;
         }
         let mut changed = order.clone();
@@ -152,22 +181,22 @@ fn first_fit(blocks: &[Block], order: &[usize]) -> (Vec<usize>, usize) {
     let mut long: Vec<usize> = Vec::new();
     for &i in order {
         let block = &blocks[i];
-        let mut taken: Vec<(usize, usize)> = Vec::new();
+        let mut taken: Vec<(i64, i64)> = Vec::new();
         let from = block.first.saturating_sub(SHORT_SPAN);
         let near = starting[from..=block.last].iter().flatten().chain(&long);
         for &j in near.filter(|&&j| block.meets(&blocks[j])) {
-            taken.push((offsets[j], offsets[j] + blocks[j].bytes));
+            taken.push(forbidden(blocks, i, j, offsets[j]));
         }
         taken.sort_unstable();
         let mut at = 0;
-        for (from, to) in taken {
-            if at + block.bytes <= from {
+        for (below, from) in taken {
+            if at <= below {
                 break;
             }
-            at = at.max(to);
+            at = at.max(from);
         }
-        offsets[i] = at;
-        total = total.max(at + block.bytes);
+        offsets[i] = at as usize;
+        total = total.max(offsets[i] + block.bytes);
         if block.last - block.first > SHORT_SPAN {
             long.push(i);
         } else {
@@ -196,8 +225,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn blocks() -> impl Strategy<Value = Vec<Block>> {
-        proptest::collection::vec((1usize..40, 0usize..20, 0usize..14), 0..20).prop_map(|all| {
-            all.into_iter().map(|(n, first, span)| Block { bytes: n * 4, first, last: first + span }).collect()
+        let block = (1usize..40, 0usize..20, 0usize..14, proptest::option::of(0usize..40));
+        proptest::collection::vec(block, 0..20).prop_map(|all| {
+            let mut blocks: Vec<Block> = Vec::new();
+            for (n, first, span, lead) in all {
+                let donor = blocks.iter().position(|d| d.last == first);
+                let over = donor.zip(lead.map(|l| 4 * l));
+                blocks.push(Block { bytes: n * 4, first, last: first + span, over });
+            }
+            blocks
         })
     }
 
@@ -209,7 +245,8 @@ mod tests {
                 prop_assert!(offsets[i] + blocks[i].bytes <= total);
                 for j in 0..i {
                     let apart = offsets[i] + blocks[i].bytes <= offsets[j] || offsets[j] + blocks[j].bytes <= offsets[i];
-                    prop_assert!(apart || !blocks[i].meets(&blocks[j]));
+                    let ahead = blocks[i].over.is_some_and(|(d, lead)| d == j && offsets[i] + lead <= offsets[j]);
+                    prop_assert!(apart || ahead || !blocks[i].meets(&blocks[j]));
                 }
             }
             prop_assert!(total >= live_peak(&blocks));
@@ -218,9 +255,20 @@ mod tests {
 
     #[test]
     fn a_fragmenting_order_is_improved_to_the_bound() {
-        let b = |bytes, first, last| Block { bytes, first, last };
+        let b = |bytes, first, last| Block { bytes, first, last, over: None };
         // First-fit in program order leaves a hole of 8 under the third block.
         let blocks = [b(8, 0, 1), b(16, 0, 2), b(16, 2, 3), b(8, 3, 4)];
         assert_eq!(place(&blocks, 4).1, live_peak(&blocks));
+    }
+
+    #[test]
+    fn a_result_lies_over_the_argument_that_it_consumes() {
+        let b = |bytes, first, last, over| Block { bytes, first, last, over };
+        // 8 bytes become 16 with a lead of 12, then 4 with a lead of 4.
+        let blocks = [b(8, 0, 0, None), b(16, 0, 1, Some((0, 12))), b(4, 1, 1, Some((1, 4)))];
+        assert_eq!(live_peak(&blocks), 20);
+        assert_eq!(place(&blocks, 4), (vec![12, 0, 16], 20));
+        assert_eq!(first_fit(&blocks, &[0, 1, 2]), (vec![0, 8, 0], 24));
+        assert_eq!(first_fit(&blocks, &[2, 1, 0]), (vec![16, 4, 0], 24));
     }
 }

@@ -12,7 +12,7 @@ use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CODE_BYTES, NEST_
 use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
-use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanConst, PlanPort};
+use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanConst, PlanPort};
 use mcc_ir::target::Backend;
 use mcc_ir::types::TensorType;
 use mcc_ir::{Target, Tensor, ops};
@@ -110,8 +110,8 @@ struct Lowering<'a> {
     buffers: Vec<Buffer>,
     consts: Vec<PlanConst>,
     kernels: Vec<Kernel>,
-    /// Whether each kernel's implementation may write over argument 0.
-    in_place: Vec<bool>,
+    /// How each kernel's implementation may write over argument 0.
+    overlaps: Vec<Option<Overlap>>,
     inputs: Vec<PlanPort>,
 }
 
@@ -134,7 +134,7 @@ impl<'a> Lowering<'a> {
             buffers: vec![],
             consts: vec![],
             kernels: vec![],
-            in_place: vec![],
+            overlaps: vec![],
             inputs: vec![],
         };
         for (i, port) in graph.inputs.iter().enumerate() {
@@ -148,7 +148,7 @@ impl<'a> Lowering<'a> {
 
     fn buffer(&mut self, kind: BufferKind, bytes: usize, origin: Origin) -> BufferId {
         let now = self.kernels.len();
-        self.buffers.push(Buffer { kind, bytes, offset: None, first: now, last: now, in_place_of: None, origin });
+        self.buffers.push(Buffer { kind, bytes, offset: None, first: now, last: now, over: None, origin });
         BufferId(self.buffers.len() as u32 - 1)
     }
 
@@ -204,7 +204,7 @@ impl<'a> Lowering<'a> {
         }
         let out = self.buffer(BufferKind::Value, out_type.bytes(), origin.clone());
         let macs = ops::macs(&op, &types, out_type);
-        self.in_place.push(offer.in_place);
+        self.overlaps.push(offer.overlap);
         self.kernels.push(Kernel {
             op,
             args,
@@ -254,7 +254,7 @@ impl<'a> Lowering<'a> {
             alignment: self.target.alignment,
             bounds: Default::default(),
         };
-        share_in_place(&mut plan, &self.in_place, self.options.io == Io::Arena);
+        share_memory(&mut plan, &self.overlaps, self.options.io == Io::Arena);
         arena::assign(&mut plan, self.options.io);
         Ok(plan)
     }
@@ -273,7 +273,7 @@ fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation], 
         scratch_bytes: 0,
         cycles: NEST_CYCLES * work as f64,
         code_bytes: NEST_CODE_BYTES,
-        in_place: false,
+        overlap: None,
     };
     let price = goal.cycles_per_byte(target);
     let cost = |offer: &Offer| offer.cycles + price * offer.flash_bytes(spec) as f64;
@@ -288,43 +288,42 @@ fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation], 
     (best.1, best.2)
 }
 
-/// Lets kernels write their output over an argument that dies there, where each output element needs only that argument's
-/// element at the same place, or where the implementation says so of argument 0 (`in_place`, one a kernel). Inputs and
-/// outputs take part where they live in the arena.
-fn share_in_place(plan: &mut Plan, in_place: &[bool], ports_in_arena: bool) {
+/// Lets kernels write their output over an argument that dies there: in place where each output element needs only that
+/// argument's element at the same place, or as the implementation says of argument 0 (`overlaps`, one a kernel). Inputs
+/// and outputs take part where they live in the arena.
+fn share_memory(plan: &mut Plan, overlaps: &[Option<Overlap>], ports_in_arena: bool) {
     for (now, kernel) in plan.kernels.iter().enumerate() {
-        let mut donors = elementwise_args(kernel);
-        if in_place[now] && !donors.contains(&0) {
-            donors.insert(0, 0);
+        let out = &plan.buffers[kernel.out.index()];
+        if !ports_in_arena && matches!(out.kind, BufferKind::Output(_)) {
+            continue;
         }
-        let donor = donors
+        // The buffer behind an argument that dies here and that only the arguments of `with` read.
+        let dying = |i: usize, with: &[usize]| {
+            let Arg::Buffer(b) = kernel.args[i] else { return None };
+            let buffer = &plan.buffers[b.index()];
+            let in_arena = match buffer.kind {
+                BufferKind::Value => true,
+                BufferKind::Input(_) => ports_in_arena,
+                BufferKind::Output(_) | BufferKind::Scratch => false,
+            };
+            let mut others = kernel.args.iter().enumerate().filter(|(j, _)| !with.contains(j));
+            let dies = buffer.last == now && others.all(|(_, a)| *a != Arg::Buffer(b));
+            (in_arena && dies).then_some(b)
+        };
+        let mut same_place = elementwise_args(kernel);
+        if overlaps[now] == Some(Overlap::InPlace) && !same_place.contains(&0) {
+            same_place.insert(0, 0);
+        }
+        let in_place = same_place
             .iter()
-            .filter_map(|&i| match kernel.args[i] {
-                Arg::Buffer(b) => Some((i, b)),
-                Arg::Const(_) => None,
-            })
-            .find(|(i, b)| {
-                let donor = &plan.buffers[b.index()];
-                let kind_fits = match donor.kind {
-                    BufferKind::Value => true,
-                    BufferKind::Input(_) => ports_in_arena,
-                    BufferKind::Output(_) | BufferKind::Scratch => false,
-                };
-                let outside = !ports_in_arena && matches!(plan.buffers[kernel.out.index()].kind, BufferKind::Output(_));
-                let read_otherwise = kernel
-                    .args
-                    .iter()
-                    .enumerate()
-                    .any(|(j, a)| j != *i && *a == Arg::Buffer(*b) && !donors.contains(&j));
-                kind_fits
-                    && !outside
-                    && donor.last == now
-                    && donor.bytes == plan.buffers[kernel.out.index()].bytes
-                    && !read_otherwise
-            });
-        if let Some((_, b)) = donor {
-            plan.buffers[kernel.out.index()].in_place_of = Some(b);
-        }
+            .filter_map(|&i| dying(i, &same_place))
+            .find(|b| plan.buffers[b.index()].bytes == out.bytes)
+            .map(|donor| Over { donor, how: Overlap::InPlace });
+        let ahead = || match overlaps[now] {
+            Some(how @ Overlap::Ahead(_)) => dying(0, &[0]).map(|donor| Over { donor, how }),
+            _ => None,
+        };
+        plan.buffers[kernel.out.index()].over = in_place.or_else(ahead);
     }
 }
 
@@ -348,7 +347,7 @@ mod tests {
 
     fn offer<const CYCLES: usize, const CODE: usize>(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
         let packings = vec![Packing::None; spec.arg_types.len()];
-        Some(Offer { packings, scratch_bytes: 0, cycles: CYCLES as f64, code_bytes: CODE, in_place: false })
+        Some(Offer { packings, scratch_bytes: 0, cycles: CYCLES as f64, code_bytes: CODE, overlap: None })
     }
 
     /// A product that takes a million cycles as a nest, beside a small kernel and a fast one.

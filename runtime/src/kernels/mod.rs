@@ -47,7 +47,7 @@ fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<O
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = prepared.weights.clone();
     let (scratch_bytes, cycles) = (prepared.scratch_bytes(), prepared.cycles);
-    Some(Offer { packings, scratch_bytes, cycles, code_bytes: 0, in_place: false })
+    Some(Offer { packings, scratch_bytes, cycles, code_bytes: 0, overlap: None })
 }
 
 /// The kernel `spec` under the implementation `id`; `None` where there is none, or it does not fit.

@@ -3,7 +3,7 @@
 //! Windows inside the image run over their taps without a test; those at the border find the place of each tap once. The DSP form
 //! takes four channels at a time.
 
-use super::{Geometry, Style, Template, affine, suits};
+use super::{Geometry, Style, Template, affine, ahead, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
@@ -44,7 +44,8 @@ fn offer(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
     let cycles = spec.out_type.elements() as f64 * (per_mac * taps + 20.0);
     // Of GCC's -O3 on the Cortex-M4.
     let code_bytes = if style == Style::Dsp { 2000 } else { 1200 };
-    Some(Offer { packings, scratch_bytes: 0, cycles, code_bytes, in_place: false })
+    let overlap = Some(ahead(spec, 1, false, |p| g.first_read(p)));
+    Some(Offer { packings, scratch_bytes: 0, cycles, code_bytes, overlap })
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {

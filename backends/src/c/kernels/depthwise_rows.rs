@@ -16,7 +16,7 @@ use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
-use mcc_ir::plan::Arg;
+use mcc_ir::plan::{Arg, Overlap};
 use mcc_ir::target::{Feature, Target};
 
 /// Bytes of working memory that a band may take to span several lines of output.
@@ -44,12 +44,13 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     // At stride 1 and one size the pads of an axis are two together: a band reads on from the line after the last written.
     let x = &spec.arg_types[0];
     let in_place = x.shape == spec.out_type.shape && x.bytes() == spec.out_type.bytes() && g.stride == [1, 1];
+    let overlap = in_place.then_some(Overlap::InPlace);
     (scratch_bytes <= MOST_BYTES).then(|| Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes,
         cycles: rows.cycles() * (g.batch * g.channels) as f64,
         code_bytes: CODE_BYTES,
-        in_place,
+        overlap,
     })
 }
 

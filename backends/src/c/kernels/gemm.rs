@@ -9,12 +9,13 @@
 //! SMLAD with the word as it is sums 256 * A + B, and after SXTB16, which leaves b, it sums B. B is exact modulo 2^32, and
 //! so is A = (256 * A + B - B) / 256 as long as |A| < 2^23.
 
-use super::{Geometry, Style, Template, affine, plus, suits};
+use super::{Geometry, Style, Template, affine, ahead, plus, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
+use mcc_ir::plan::Overlap;
 use mcc_ir::target::{Feature, Target};
 use mcc_ir::types::TensorType;
 
@@ -87,7 +88,8 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
         Style::F32 => 3.0,
     };
     let cycles = (g.pixels * g.outs) as f64 * (per_mac * g.depth as f64 + 20.0) + (g.pixels * g.depth) as f64;
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), in_place: false })
+    let overlap = Some(g.overlap(spec));
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), overlap })
 }
 
 /// The DSP form with weights in pairs, where they fit.
@@ -107,7 +109,8 @@ fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
     packings[1] = Packing::Pairs { rows: g.block().1 };
     let outputs = (g.pixels.next_multiple_of(g.block().0) * g.outs.next_multiple_of(g.block().1)) as f64;
     let cycles = outputs * (1.0 * g.padded() as f64 + 24.0) + 1.5 * (g.pixels * g.depth) as f64;
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), in_place: false })
+    let overlap = Some(g.overlap(spec));
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), overlap })
 }
 
 impl Gemm {
@@ -203,6 +206,14 @@ impl Gemm {
             Source::Rows if self.pixels > 1 => 800,
             Source::Rows => 600,
         }
+    }
+
+    /// Rows in working memory are all read before the block's results are written.
+    fn overlap(&self, spec: &KernelSpec<'_>) -> Overlap {
+        ahead(spec, self.block().0, self.gathers(), |p| match &self.source {
+            Source::Rows => p * self.depth,
+            Source::Window { g, .. } => g.first_read(p),
+        })
     }
 
     fn x_type(&self) -> &'static str {

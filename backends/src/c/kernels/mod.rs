@@ -18,7 +18,7 @@ use mcc_ir::dtype::DType;
 use mcc_ir::nest::{Expr, Index, NestBuilder, Var};
 use mcc_ir::op::{Conv2d, Layout, Op, Step};
 use mcc_ir::ops::steps;
-use mcc_ir::plan::Kernel;
+use mcc_ir::plan::{Kernel, Overlap};
 use mcc_ir::types::TensorType;
 use mcc_ir::winograd::Winograd;
 use std::collections::BTreeSet;
@@ -244,11 +244,37 @@ impl Geometry {
         (self.kernel[axis] - 1) * self.dilation[axis]
     }
 
+    /// The first element of x that output pixel `p` and those after it read, in raster order.
+    fn first_read(&self, p: usize) -> usize {
+        let [rows, columns] = self.out;
+        let (n, oy, ox) = (p / (rows * columns), p / columns % rows, p % columns);
+        let from = |axis: usize, out: usize| (out * self.stride[axis]).saturating_sub(self.pad[axis]);
+        let at = |oy: usize, x: usize| (n * self.height + from(0, oy)) * self.width + x;
+        // The next row of windows may begin before this window: in the same row of x, but at its left end.
+        at(oy, from(1, ox)).min(at(oy + 1, 0)) * self.channels
+    }
+
     /// Whether some window leaves the image along an axis.
     fn clips(&self, axis: usize) -> bool {
         let size = [self.height, self.width][axis];
         self.pad[axis] > 0 || (self.out[axis] - 1) * self.stride[axis] + self.reach(axis) >= size
     }
+}
+
+/// How far the output may overlap x in a kernel that makes `step` pixels at a time, all their channels, in raster order.
+///
+/// `first_read` is the first element of x that this pixel and all later ones read. `aside`: a step reads all it needs
+/// before it writes; else it may read its pixels' elements until it is done.
+fn ahead(spec: &KernelSpec<'_>, step: usize, aside: bool, first_read: impl Fn(usize) -> usize) -> Overlap {
+    let (x, out) = (&spec.arg_types[0], spec.out_type);
+    let pixels = out.elements() / out.shape.last().expect("a kernel with channels");
+    let pixel = out.bytes() / pixels;
+    let lead = (0..pixels).step_by(step).map(|p| {
+        let done = (p + step).min(pixels);
+        let next = if aside { done } else { p };
+        if next == pixels { 0 } else { (done * pixel).saturating_sub(first_read(next) * x.bytes() / x.elements()) }
+    });
+    Overlap::Ahead(lead.max().unwrap_or(0))
 }
 
 /// Whether a kernel is one of a style: constant weights of the right types and an epilogue that is flat.

@@ -51,7 +51,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<Offer> 
         scratch_bytes: form.scratch_bytes(),
         cycles: form.instructions,
         code_bytes: CODE_BYTES,
-        in_place: false,
+        overlap: None,
     })
 }
 

@@ -53,7 +53,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer
         scratch_bytes: tiles.scratch_bytes(),
         cycles: tiles.cycles(&g),
         code_bytes: 3000,
-        in_place: false,
+        overlap: None,
     })
 }
 

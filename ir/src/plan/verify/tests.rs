@@ -4,7 +4,7 @@ use super::*;
 use crate::graph::origin;
 use crate::nest::{Index, Stmt};
 use crate::op::*;
-use crate::plan::{Bounds, PlanConst};
+use crate::plan::{Bounds, Over, Overlap, PlanConst};
 use crate::tensor::Tensor;
 use crate::types::{F32, QuantParams};
 use crate::{DType, plan};
@@ -29,13 +29,13 @@ fn valid() -> Plan {
             origin: origin(name),
         }
     };
-    let buffer = |kind, bytes, offset, first, last, in_place_of| Buffer {
+    let buffer = |kind, bytes, offset, first, last, over| Buffer {
         kind,
         bytes,
         offset: Some(offset),
         first,
         last,
-        in_place_of,
+        over,
         origin: [].into(),
     };
     let buf = |i| Arg::Buffer(BufferId(i));
@@ -53,7 +53,7 @@ fn valid() -> Plan {
         buffers: vec![
             buffer(BufferKind::Input(0), 24, 32, 0, 0, None),
             buffer(BufferKind::Value, 32, 0, 0, 1, None),
-            buffer(BufferKind::Value, 32, 0, 1, 2, Some(BufferId(1))),
+            buffer(BufferKind::Value, 32, 0, 1, 2, Some(in_place_of(1))),
             buffer(BufferKind::Output(0), 48, 32, 2, 2, None),
             buffer(BufferKind::Scratch, 16, 80, 2, 2, None),
         ],
@@ -80,6 +80,23 @@ fn the_plan_is_valid_and_runs() {
     assert_eq!(y[0].to_f32(), [1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
 }
 
+fn in_place_of(donor: u32) -> Over {
+    Over { donor: BufferId(donor), how: Overlap::InPlace }
+}
+
+/// The plan with its first result over its input.
+fn ahead(lead: usize) -> Plan {
+    let mut plan = valid();
+    plan.buffers[0].offset = Some(16);
+    plan.buffers[1].over = Some(Over { donor: BufferId(0), how: Overlap::Ahead(lead) });
+    plan
+}
+
+#[test]
+fn a_result_may_lie_ahead_of_the_argument_that_dies() {
+    assert_eq!(verify(&ahead(16)), Ok(()));
+}
+
 #[test]
 fn every_fault_is_found() {
     type Break = fn(&mut Plan);
@@ -89,7 +106,7 @@ fn every_fault_is_found() {
         ("kernel 1 relu (act): b9 does not exist", |p| p.kernels[1].out = BufferId(9)),
         ("b9 does not exist", |p| p.inputs[0].buffer = BufferId(9)),
         ("b9 does not exist", |p| p.outputs[0].buffer = BufferId(9)),
-        ("b9 does not exist", |p| p.buffers[3].in_place_of = Some(BufferId(9))),
+        ("b9 does not exist", |p| p.buffers[3].over = Some(in_place_of(9))),
         ("b9 does not exist", |p| p.kernels[0].scratch = Some(BufferId(9))),
         ("reads b2 before anything fills it", |p| p.kernels[1].args[0] = Arg::Buffer(BufferId(2))),
         ("reads b1, which is live 0..=0", |p| p.buffers[1].last = 0),
@@ -109,12 +126,13 @@ fn every_fault_is_found() {
         ("leaves the arena", |p| p.buffers[4].offset = Some(usize::MAX - 15)),
         ("b1 is outside the arena", |p| p.buffers[1].offset = None),
         ("b0 and b1 are live together and overlap", |p| p.buffers[0].offset = Some(16)),
-        ("b1 and b2 are live together and overlap", |p| p.buffers[2].in_place_of = None),
+        ("b1 and b2 are live together and overlap", |p| p.buffers[2].over = None),
         ("b1 and b2 are live together and overlap", |p| p.buffers[1].last = 2),
         ("b1 under it dies in kernel 2", |p| p.buffers[1].last = 2),
         ("b2 takes over b1 in place, at another offset", |p| p.buffers[2].offset = Some(32)),
         ("b2 takes over b1 in place, but is larger", |p| p.buffers[2].bytes = 33),
-        ("b2 takes over b0 in place, but is not computed from it", |p| p.buffers[2].in_place_of = Some(BufferId(0))),
+        ("b2 takes the memory of b0, but is not computed from it", |p| p.buffers[2].over = Some(in_place_of(0))),
+        ("b1 overlaps b0, but not 17 bytes ahead of it", |p| *p = ahead(17)),
         ("k0: f32[3x4] cannot be packed as Permute([0, 0])", |p| p.consts[0].packing = Packing::Permute(vec![0, 0])),
         ("cannot be packed", |p| p.consts[0].packing = Packing::Panel { rows: 0, depth: 1 }),
         ("k0: i4[12] has elements below a byte", |p| {
