@@ -61,6 +61,16 @@ fn matmul_mve_is_its_nest() {
 }
 
 #[test]
+fn row_mve_is_its_nest() {
+    check("row-s8-mve", matmuls(&[DType::I8]).into_iter().chain(convs(&[DType::I8])).collect());
+}
+
+#[test]
+fn depthwise_mve_is_its_nest() {
+    check("depthwise-s8-mve", convs(&[DType::I8]).into_iter().chain(depthwises(60)).collect());
+}
+
+#[test]
 fn conv2d_pairs_is_its_nest() {
     check("conv2d-s8-pairs", convs(&[DType::I8, DType::U8]));
 }

@@ -71,8 +71,8 @@ fn vector_kernels_have_the_evaluators_bits() {
     }
     let vectors: Vec<_> = CATALOGUE.iter().filter(|e| e.id.ends_with("mve")).copied().collect();
     let strict = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror"];
-    let all = wide_convs(40, 9).into_iter().chain(convs(&[DType::I8])).chain(matmuls(&[DType::I8]));
-    for (i, (g, inputs)) in all.enumerate() {
+    let all = wide_convs(40, 9).into_iter().chain(depthwises(60)).chain(convs(&[DType::I8]));
+    for (i, (g, inputs)) in all.chain(matmuls(&[DType::I8])).enumerate() {
         let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
         check_by(&vectors, &g, &inputs, "cortex-m55", flags, 0.0);
     }

@@ -6,6 +6,7 @@
 
 use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
 use super::mve::{self, Sums};
+use super::mve_depthwise::Planes;
 use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
 use super::winograd;
 use std::collections::{BTreeMap, BTreeSet};
@@ -677,9 +678,12 @@ static inline void $_copy_planes(uint32_t *to, const uint32_t *from, int32_t n, 
     Helper { name: "row_3", needs: &["smlad"], text: ROW_3 },
     Helper { name: "mve", needs: &[], text: mve::INCLUDE },
     Helper { name: "sums", needs: &["assembly"], text: mve::SUMS },
+    Helper { name: "dots", needs: &["assembly"], text: mve::DOTS },
     Helper { name: "store_1", needs: &["mve"], text: mve::STORE_1 },
     Helper { name: "narrow_4", needs: &["mve"], text: mve::NARROW_4 },
-    Helper { name: "store_4", needs: &["narrow_4"], text: mve::STORE_4 },
+    Helper { name: "store_4", needs: &["assembly"], text: mve::STORE_4 },
+    Helper { name: "store_add_4", needs: &["assembly"], text: mve::STORE_ADD_4 },
+    Helper { name: "store_row", needs: &["mve"], text: mve::STORE_ROW },
     Helper { name: "sum", needs: &["mve"], text: mve::SUM },
     Helper { name: "store_sum_4", needs: &["narrow_4", "sum"], text: mve::STORE_SUM_4 },
     Helper { name: "copy_bytes", needs: &["mve"], text: mve::COPY_BYTES },
@@ -735,6 +739,22 @@ impl Helpers {
         let made = format!("{name}_{n}");
         self.made.insert(made.clone(), HELPERS[helper].text.replace("@N", &n.to_string()));
         format!("{}_{made}", self.prefix)
+    }
+
+    /// The C name of the function of a row's dot products with `vectors` vectors at a time, which is then emitted.
+    pub fn dots(&mut self, vectors: usize) -> String {
+        self.mark("dots");
+        let name = format!("dots_{vectors}");
+        let c_name = format!("{}_{name}", self.prefix);
+        self.made.insert(name, mve::dots(vectors));
+        c_name
+    }
+
+    /// The C name of a function of depthwise convolution, which is then emitted; its tables' name ends in `_tables`.
+    pub fn depthwise(&mut self, planes: &Planes) -> String {
+        self.mark("assembly");
+        self.made.insert(planes.name(), planes.text());
+        format!("{}_{}", self.prefix, planes.name())
     }
 
     fn mark(&mut self, name: &str) {

@@ -14,6 +14,7 @@ mod header;
 mod helpers;
 mod kernels;
 mod mve;
+mod mve_depthwise;
 mod names;
 mod nest;
 mod pairs;

@@ -268,30 +268,101 @@ static inline int8x16_t $_narrow_4(int32x4_t a, int32x4_t b, int32x4_t c, int32x
 
 pub const STORE_4: &str = r#"
 #if @MVE
-static inline int32x4_t $_scaled(const int32_t *sums, float scale) {
-    return vcvtnq_s32_f32(vmulq_n_f32(vcvtq_f32_s32(vldrwq_s32(sums)), scale));
-}
-
 /* Four channels of n pixels from sums to 8 bits: scaled, rounded half to even, moved by zero, clamped. Of each four pixels,
- * sums holds channels 0 and 2, and from plane on channels 1 and 3. Pixels are step bytes apart. */
-__attribute__((noinline))
-static void $_store_4(int8_t *out, int32_t step, const int32_t *sums, int32_t plane, const float scale[4], int32_t zero,
-                      int32_t lo, int32_t hi, int32_t n) {
-    const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0u, 1), (uint32_t)step);
-    const int8x16_t least = vdupq_n_s8((int8_t)lo), most = vdupq_n_s8((int8_t)hi);
-    const float s0 = scale[0], s1 = scale[1], s2 = scale[2], s3 = scale[3];
-    for (; n > 0; n -= 4, sums += 8, out += 4 * step) {
-        const int8x16_t q = $_narrow_4($_scaled(sums, s0), $_scaled(sums + plane, s1), $_scaled(sums + 4, s2),
-                                       $_scaled(sums + plane + 4, s3), zero);
-        const int32x4_t words = vreinterpretq_s32_s8(vminq_s8(vmaxq_s8(q, least), most));
-        vstrwq_scatter_offset_p_s32((int32_t *)(void *)out, at, words, vctp32q((uint32_t)n));
-    }
+ * sums holds channels 0 and 2, odd channels 1 and 3. Pixels are step bytes apart. */
+$_ASSEMBLY
+static void $_store_4(int8_t *out $_UNUSED, int32_t step $_UNUSED, const int32_t *sums $_UNUSED,
+                      const int32_t *odd $_UNUSED, const float *scale $_UNUSED, int32_t zero $_UNUSED,
+                      int32_t lo $_UNUSED, int32_t hi $_UNUSED, int32_t n $_UNUSED) {
+    __asm__ volatile(
+        "push {r4-r11, lr}\n\t"
+        "vpush {d8-d15}\n\t"
+        "ldr r4, [sp, #100]\n\t"
+        "ldm r4, {r4-r7}\n\t"
+        "ldr r8, [sp, #104]\n\t"
+        "ldr r9, [sp, #108]\n\t"
+        "ldr r11, [sp, #112]\n\t"
+        "vdup.8 q6, r9\n\t"
+        "vdup.8 q7, r11\n\t"
+        "mov.w r10, #0\n\t"
+        "vidup.u32 q5, r10, #1\n\t"
+        "vmul.i32 q5, q5, r1\n\t"
+        "lsls r1, r1, #2\n\t"
+        "ldr r9, [sp, #116]\n\t"
+        "dlstp.32 lr, r9\n"
+        "1:\n\t"
+        "vldrw.u32 q0, [r2], #16\n\tvldrw.u32 q1, [r3], #16\n\t"
+        "vcvt.f32.s32 q0, q0\n\tvcvt.f32.s32 q1, q1\n\t"
+        "vldrw.u32 q2, [r2], #16\n\tvldrw.u32 q3, [r3], #16\n\t"
+        "vcvt.f32.s32 q2, q2\n\tvcvt.f32.s32 q3, q3\n\t"
+        "vmul.f32 q0, q0, r4\n\tvmul.f32 q1, q1, r5\n\tvmul.f32 q2, q2, r6\n\tvmul.f32 q3, q3, r7\n\t"
+        "vcvtn.s32.f32 q0, q0\n\tvcvtn.s32.f32 q1, q1\n\tvcvtn.s32.f32 q2, q2\n\tvcvtn.s32.f32 q3, q3\n\t"
+        "vqmovnb.s32 q0, q0\n\tvqmovnb.s32 q1, q1\n\tvqmovnt.s32 q0, q2\n\tvqmovnt.s32 q1, q3\n\t"
+        "vqadd.s16 q0, q0, r8\n\tvqadd.s16 q1, q1, r8\n\t"
+        "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q1\n\t"
+        "vmax.s8 q0, q0, q6\n\tvmin.s8 q0, q0, q7\n\t"
+        "vstrw.32 q0, [r0, q5]\n\t"
+        "add r0, r1\n\t"
+        "letp lr, 1b\n\t"
+        "vpop {d8-d15}\n\t"
+        "pop {r4-r11, pc}");
 }
 #endif"#;
 
+pub const STORE_ADD_4: &str = r##"
+#if @MVE
+/* Four channels of n pixels as $_store_4; then what stands at other is added. With a scaled, rounded and clamped to k[0] to
+ * k[1], the result is a * k[2] + (other * k[3] + k[4]), rounded, moved by zero and clamped to 8 bits. */
+#define $_ADD_4(sums, scale, next) \
+    "vldrw.u32 q1, [" sums "], #16\n\tvldrb.s32 q3, [r9, q5]\n\t" \
+    "vcvt.f32.s32 q1, q1\n\tvcvt.f32.s32 q3, q3\n\t" \
+    "vmul.f32 q1, q1, " scale "\n\tvfmas.f32 q3, q6, r10\n\tadd r9, " next "\n\t" \
+    "vrintn.f32 q1, q1\n\tvmaxnm.f32 q1, q1, q7\n\tvminnm.f32 q1, q1, q4\n\t" \
+    "vfma.f32 q3, q1, r11\n\tvcvtn.s32.f32 q3, q3\n\t"
+$_ASSEMBLY
+static void $_store_add_4(int8_t *out $_UNUSED, const int8_t *other $_UNUSED, const int32_t *sums $_UNUSED,
+                          const int32_t *odd $_UNUSED, int32_t step $_UNUSED, const float *scale $_UNUSED,
+                          const float *k $_UNUSED, int32_t zero $_UNUSED, int32_t n $_UNUSED) {
+    __asm__ volatile(
+        "push {r4-r11, lr}\n\t"
+        "vpush {d8-d15}\n\t"
+        "mov r9, r1\n\t"
+        "ldr r1, [sp, #100]\n\t"
+        "mov.w r10, #0\n\t"
+        "vidup.u32 q5, r10, #1\n\t"
+        "vmul.i32 q5, q5, r1\n\t"
+        "lsls r1, r1, #2\n\t"
+        "sub r12, r1, #3\n\t"
+        "ldr r4, [sp, #108]\n\t"
+        "ldr r5, [r4]\n\tvdup.32 q7, r5\n\t"
+        "ldr r5, [r4, #4]\n\tvdup.32 q4, r5\n\t"
+        "ldr r11, [r4, #8]\n\t"
+        "ldr r5, [r4, #12]\n\tvdup.32 q6, r5\n\t"
+        "ldr r10, [r4, #16]\n\t"
+        "ldr r4, [sp, #104]\n\t"
+        "ldm r4, {r4-r7}\n\t"
+        "ldr r8, [sp, #116]\n\t"
+        "dlstp.32 lr, r8\n\t"
+        "ldr r8, [sp, #112]\n"
+        "1:\n\t"
+        $_ADD_4("r2", "r4", "#2") "vqmovnb.s32 q0, q3\n\t"
+        $_ADD_4("r2", "r6", "#-1") "vqmovnt.s32 q0, q3\n\t"
+        $_ADD_4("r3", "r5", "#2") "vqmovnb.s32 q2, q3\n\t"
+        $_ADD_4("r3", "r7", "r12") "vqmovnt.s32 q2, q3\n\t"
+        "vqadd.s16 q0, q0, r8\n\tvqadd.s16 q2, q2, r8\n\t"
+        "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q2\n\t"
+        "vstrw.32 q0, [r0, q5]\n\t"
+        "add r0, r1\n\t"
+        "letp lr, 1b\n\t"
+        "vpop {d8-d15}\n\t"
+        "pop {r4-r11, pc}");
+}
+#endif"##;
+
 pub const STORE_1: &str = r#"
 #if @MVE
-/* One channel of n pixels from sums to 8 bits, as $_store_4. Of each eight sums, the first four are the channel's. */
+/* One channel of n pixels from sums to 8 bits: scaled, rounded half to even, moved by zero, clamped. Of each eight sums, the
+ * first four are the channel's. Pixels are step bytes apart. */
 __attribute__((noinline))
 static void $_store_1(int8_t *out, int32_t step, const int32_t *sums, float scale, int32_t zero, int32_t lo, int32_t hi,
                       int32_t n) {
@@ -317,8 +388,8 @@ typedef struct {
 
 pub const STORE_SUM_4: &str = r#"
 #if @MVE
-/* Four channels of n pixels as $_store_4; then what stands at other is added. Both are real numbers by their zeros and
- * scales; the sum is rounded to the scale last. The division is exact: the residue corrects the first quotient. */
+/* Four channels of n pixels from sums to 8 bits: of each four pixels, sums holds channels 0 and 2, odd channels 1 and 3.
+ * Pixels are step bytes apart. What stands at other is added. Both are real numbers by their zeros and scales; the sum is rounded to the scale last. The division is exact: the residue corrects the first quotient. */
 static inline int32x4_t $_summed(const int32_t *sums, float scale, const int8_t *other, uint32x4_t at, mve_pred16_t p,
                                  const $_sum *k) {
     float32x4_t a = vrndnq_f32(vmulq_n_f32(vcvtq_f32_s32(vldrwq_s32(sums)), scale));
@@ -333,16 +404,16 @@ static inline int32x4_t $_summed(const int32_t *sums, float scale, const int8_t 
 }
 
 __attribute__((noinline))
-static void $_store_sum_4(int8_t *out, const int8_t *other, int32_t step, const int32_t *sums, int32_t plane,
+static void $_store_sum_4(int8_t *out, const int8_t *other, const int32_t *sums, const int32_t *odd, int32_t step,
                           const float scale[4], const $_sum *k, int32_t n) {
     const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0u, 1), (uint32_t)step);
     const int8x16_t least = vdupq_n_s8((int8_t)k->last_lo), most = vdupq_n_s8((int8_t)k->last_hi);
-    for (; n > 0; n -= 4, sums += 8, out += 4 * step, other += 4 * step) {
+    for (; n > 0; n -= 4, sums += 8, odd += 8, out += 4 * step, other += 4 * step) {
         const mve_pred16_t p = vctp32q((uint32_t)n);
         const int8x16_t q = $_narrow_4($_summed(sums, scale[0], other, at, p, k),
-                                       $_summed(sums + plane, scale[1], other + 1, at, p, k),
+                                       $_summed(odd, scale[1], other + 1, at, p, k),
                                        $_summed(sums + 4, scale[2], other + 2, at, p, k),
-                                       $_summed(sums + plane + 4, scale[3], other + 3, at, p, k), k->last_zero);
+                                       $_summed(odd + 4, scale[3], other + 3, at, p, k), k->last_zero);
         const int32x4_t words = vreinterpretq_s32_s8(vminq_s8(vmaxq_s8(q, least), most));
         vstrwq_scatter_offset_p_s32((int32_t *)(void *)out, at, words, p);
     }
@@ -376,3 +447,71 @@ static inline void $_fill_bytes(int8_t *to, int32_t value, int32_t n) {
     memset(to, value & 255, (size_t)n);
 #endif
 }"#;
+
+pub const DOTS: &str = r#"
+/* Dot products of one row with eight channels' weights at a time, plus what lies at from: groups of eight channels. w: of
+ * each channel as many vectors of sixteen bytes as x has. */
+#if !(@MVE)
+static void $_dots(const int32_t *from, int32_t *to, const int8_t *x, const int8_t *w, int32_t groups, int32_t vectors) {
+    for (int32_t c = 0; c < 8 * groups; c++) {
+        uint32_t sum = (uint32_t)from[c];
+        for (int32_t k = 0; k < 16 * vectors; k++) {
+            sum += (uint32_t)(x[k] * *w++);
+        }
+        to[c] = (int32_t)sum;
+    }
+}
+#endif"#;
+
+/// The function of [`DOTS`] for a number of vectors, at most 7: x stays in registers while the weights stream by.
+pub fn dots(vectors: usize) -> String {
+    let params = "const int32_t *from$u, int32_t *to$u, const int8_t *x$u, const int8_t *w$u,\n                       \
+                  int32_t groups$u";
+    let mut text = format!(
+        "\n/* Dot products of {vectors} vectors: see $_dots. */\n#if @MVE\n$_ASSEMBLY\nstatic void $_dots_{vectors}({}) {{\n    \
+         __asm__ volatile(\n",
+        params.replace("$u", " $_UNUSED")
+    );
+    let mut s = String::from("push {r4-r11, lr}\nvpush {d8-d15}\nmov r9, r0\nldr r7, [sp, #100]\n");
+    for q in 0..vectors {
+        let _ = writeln!(s, "vldrb.u8 q{q}, [r2, #{}]", 16 * q);
+    }
+    s.push_str("1:\nldm r9!, {r0, r2, r4, r6, r8, r10, r12, lr}\n");
+    let mut q = 7;
+    for sum in ["r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr"] {
+        for x in 0..vectors {
+            let _ = write!(s, "vldrw.u32 q{q}, [r3], #16\nvmladava.s8 {sum}, q{q}, q{x}\n");
+            q = if vectors < 7 { 13 - q } else { 7 };
+        }
+    }
+    s.push_str("stm r1!, {r0, r2, r4, r6, r8, r10, r12, lr}\nsubs r7, #1\nbne.w 1b\nvpop {d8-d15}\npop {r4-r11, pc}\n");
+    for line in s.lines() {
+        let _ = writeln!(text, "        \"{line}\\n\\t\"");
+    }
+    let _ = write!(
+        text,
+        "    );\n}}\n#else\nstatic inline void $_dots_{vectors}({}) {{\n    \
+         $_dots(from, to, x, w, groups, {vectors});\n}}\n#endif",
+        params.replace("$u", "")
+    );
+    text
+}
+
+pub const STORE_ROW: &str = r#"
+#if @MVE
+/* n sums to 8 bits: scaled, rounded half to even, moved by zero, clamped. One scale, or one for each. */
+static inline void $_store_row(int8_t *out, const int32_t *sums, const float *scale, int32_t many, int32_t zero,
+                               int32_t lo, int32_t hi, int32_t n) {
+    const int32x4_t least = vdupq_n_s32(lo), most = vdupq_n_s32(hi);
+    float32x4_t s = vdupq_n_f32(scale[0]);
+    for (; n > 0; n -= 4, sums += 4, out += 4, scale += 4) {
+        const mve_pred16_t p = vctp32q((uint32_t)n);
+        if (many) {
+            s = vldrwq_z_f32(scale, p);
+        }
+        const float32x4_t x = vcvtq_f32_s32(vldrwq_s32(sums));
+        const int32x4_t q = vqaddq_n_s32(vcvtnq_s32_f32(vmulq_f32(x, s)), zero);
+        vstrbq_p_s32(out, vminq_s32(vmaxq_s32(q, least), most), p);
+    }
+}
+#endif"#;

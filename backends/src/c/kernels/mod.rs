@@ -6,6 +6,8 @@
 mod depthwise;
 mod depthwise_rows;
 mod gemm;
+mod mve_dense;
+mod mve_depthwise;
 mod mve_gemm;
 mod mve_store;
 mod winograd;
@@ -27,6 +29,8 @@ use std::collections::BTreeSet;
 pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s8-mve", offer: mve_gemm::offer_conv },
     Implementation { id: "matmul-s8-mve", offer: mve_gemm::offer_matmul },
+    Implementation { id: "row-s8-mve", offer: mve_dense::offer },
+    Implementation { id: "depthwise-s8-mve", offer: mve_depthwise::offer },
     Implementation { id: "conv2d-s8-winograd-4", offer: winograd::offer_f4 },
     Implementation { id: "conv2d-s8-winograd-2", offer: winograd::offer_f2 },
     Implementation { id: "conv2d-s8-winograd-stride-2", offer: winograd::offer_stride_2 },
@@ -86,6 +90,8 @@ impl Template<'_> {
         let k = self.kernel;
         match k.implementation {
             "conv2d-s8-mve" | "matmul-s8-mve" => mve_gemm::print(self, w),
+            "depthwise-s8-mve" => mve_depthwise::print(self, w),
+            "row-s8-mve" => mve_dense::print(self, w),
             "conv2d-s8-winograd-4" => winograd::print(self, w, Winograd::F4),
             "conv2d-s8-winograd-2" => winograd::print(self, w, Winograd::F2),
             "conv2d-s8-winograd-stride-2" => winograd::print(self, w, Winograd::Stride2),

@@ -84,12 +84,33 @@ impl Epilogue {
         })
     }
 
+    /// Factors by which an addition is two products, a * f0 + (b * f1 + f2) with each rounded once, b being the other tensor
+    /// as it is stored: found by trying all operands. The literal form rounds more often, mostly without effect.
+    fn factors(&self) -> Option<[f32; 3]> {
+        let Epilogue::Add { first, scale, other, last, clamp } = *self else { return None };
+        let rounded = |x: f32| (x.round_ties_even() as i32).clamp(clamp.lo - clamp.zero, clamp.hi - clamp.zero);
+        let pairs = || (first.lo..=first.hi).flat_map(|a| (-128..=127).map(move |b| (a - first.zero, b)));
+        let wanted: Vec<i32> = pairs()
+            .map(|(a, b)| rounded((a as f32 * scale + (b - other.zero_point) as f32 * other.scale.0) / last.scale.0))
+            .collect();
+        let ratio = |s: f32, ulps: i32| f32::from_bits(((s / last.scale.0).to_bits() as i32 + ulps) as u32);
+        let mut ulps: Vec<[i32; 2]> = (-2..=2).flat_map(|i| (-2..=2).map(move |j| [i, j])).collect();
+        ulps.sort_by_key(|[i, j]| i.abs().max(j.abs()));
+        ulps.into_iter().find_map(|[i, j]| {
+            let (a_factor, b_factor) = (ratio(scale, i), ratio(other.scale.0, j));
+            let offset = -(other.zero_point as f32) * b_factor;
+            let sum = |a: i32, b: i32| (a as f32).mul_add(a_factor, (b as f32).mul_add(b_factor, offset));
+            let fits = pairs().zip(&wanted).all(|((a, b), wanted)| rounded(sum(a, b)) == *wanted);
+            fits.then_some([a_factor, b_factor, offset])
+        })
+    }
+
     /// Instructions for each output.
     pub fn instructions(epilogue: Option<Epilogue>, whole: bool) -> f64 {
         match epilogue {
             Some(Epilogue::Scale(_)) if whole => 1.9,
             Some(Epilogue::Scale(_)) => 3.0,
-            Some(Epilogue::Add { .. }) if whole => 5.5,
+            Some(Epilogue::Add { .. }) if whole => 3.9,
             _ => 25.0,
         }
     }
@@ -171,6 +192,7 @@ fn vectors(t: &mut Template<'_>, w: &mut Writer, tile: &Tile, e: Epilogue, (c, m
         w.open_for("l", &tile.lines, 1);
         (format!("sums + l * {}", 8 * tile.blocks), format!("{} + l * {}", tile.pixel, tile.pitch), tile.width.clone())
     };
+    let odd = format!("{sums} + {}", tile.plane);
     let at = |j: usize| match pixel.as_str() {
         "0" => plus(c, j),
         pixel if pixel.contains(' ') => format!("({pixel}) * {n} + {}", plus(c, j)),
@@ -187,25 +209,28 @@ fn vectors(t: &mut Template<'_>, w: &mut Writer, tile: &Tile, e: Epilogue, (c, m
         match e {
             Epilogue::Scale(q) => {
                 let store = t.helpers.get("store_4");
-                let plane = tile.plane;
                 let Clamp { zero, lo, hi } = q;
-                w.line(format!("{store}(out + {}, {n}, {sums}, {plane}, {all}, {zero}, {lo}, {hi}, {count});", at(0)));
+                w.line(format!("{store}(out + {}, {n}, {sums}, {odd}, {all}, {zero}, {lo}, {hi}, {count});", at(0)));
             }
             Epilogue::Add { first, scale, other, last, clamp } => {
-                let (store, ty) = (t.helpers.get("store_sum_4"), t.helpers.get("sum"));
                 let real = |x: f32| consts::float(x).expect("scales are finite");
-                let near = [(first.lo - first.zero) as f32, (first.hi - first.zero) as f32, scale];
-                let far = [other.scale.0, last.scale.0, 1.0 / last.scale.0];
-                let floats: Vec<String> = near.into_iter().chain(far).map(real).collect();
-                let Clamp { zero, lo, hi } = clamp;
-                let ints = format!("{}, {zero}, {lo}, {hi}", other.zero_point);
-                w.line(format!("static const {ty} add = {{{}, {ints}}};", floats.join(", ")));
+                let bounds = [(first.lo - first.zero) as f32, (first.hi - first.zero) as f32];
                 let operand = t.arg(own + 1);
-                w.line(format!(
-                    "{store}(out + {0}, {operand} + {0}, {n}, {sums}, {1}, {all}, &add, {count});",
-                    at(0),
-                    tile.plane
-                ));
+                let to = format!("out + {0}, {operand} + {0}, {sums}, {odd}, {n}, {all}", at(0));
+                let Clamp { zero, lo, hi } = clamp;
+                if let Some(factors) = e.factors().filter(|_| (lo, hi) == (-128, 127)) {
+                    let store = t.helpers.get("store_add_4");
+                    let k: Vec<String> = bounds.into_iter().chain(factors).map(real).collect();
+                    w.line(format!("static const float add[5] = {{{}}};", k.join(", ")));
+                    w.line(format!("{store}({to}, add, {zero}, {count});"));
+                } else {
+                    let (store, ty) = (t.helpers.get("store_sum_4"), t.helpers.get("sum"));
+                    let far = [scale, other.scale.0, last.scale.0, 1.0 / last.scale.0];
+                    let floats: Vec<String> = bounds.into_iter().chain(far).map(real).collect();
+                    let ints = format!("{}, {zero}, {lo}, {hi}", other.zero_point);
+                    w.line(format!("static const {ty} add = {{{}, {ints}}};", floats.join(", ")));
+                    w.line(format!("{store}({to}, &add, {count});"));
+                }
             }
         }
         w.close();
@@ -233,14 +258,15 @@ mod tests {
     fn additions_are_exact_for_usual_scales() {
         let clamp = |zero| Clamp { zero, lo: -128, hi: 127 };
         let q = |scale: f32, zero_point| QuantParams { scale: F32(scale), zero_point };
-        let mut exact = 0;
+        let (mut exact, mut factors) = (0, 0);
         for i in 0..20 {
             let s = |k: f32| 0.01 + (i as f32 * k).fract() * 0.3;
             let (other, last) = (q(s(0.7), 3), q(s(0.37), -128));
             let e = Epilogue::Add { first: clamp(4), scale: s(0.13), other, last, clamp: clamp(-128) };
             exact += e.is_exact() as usize;
+            factors += e.factors().is_some() as usize;
         }
-        assert!(exact >= 19, "{exact} of 20");
+        assert!(exact >= 19 && factors >= 17, "{exact} and {factors} of 20");
         let tiny =
             Epilogue::Add { first: clamp(0), scale: 1e-40, other: q(1e-40, 0), last: q(1e-40, 0), clamp: clamp(0) };
         assert!(!tiny.is_exact());
