@@ -95,7 +95,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         scratch_bytes: r.scratch_bytes(),
         cycles: r.instructions(epilogue),
         code_bytes: CODE_BYTES,
-        in_place: false,
+        overlap: None,
     })
 }
 

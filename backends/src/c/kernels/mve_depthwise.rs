@@ -11,6 +11,7 @@ use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
+use mcc_ir::plan::Overlap;
 use mcc_ir::target::{Feature, Target};
 
 /// Bytes of working memory that a plane may take.
@@ -35,6 +36,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     if !whole || spec.arg_types[0].dtype != DType::I8 {
         return None;
     }
+    let in_place = spec.arg_types[0].shape == spec.out_type.shape && g.stride == [1, 1];
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Panel { rows: 1, depth: WEIGHT_BYTES };
     Some(Offer {
@@ -42,7 +44,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         scratch_bytes: planes.bytes(),
         cycles: g.batch as f64 * (planes.instructions() + planes.bytes() as f64 / 2.0),
         code_bytes: CODE_BYTES,
-        in_place: spec.arg_types[0].shape == spec.out_type.shape && g.stride == [1, 1],
+        overlap: in_place.then_some(Overlap::InPlace),
     })
 }
 
