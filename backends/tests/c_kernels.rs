@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls, wide_convs, winograds};
+use c_support::cases::{convs, depthwises, matmuls, wholes, wide_convs, winograds};
 use c_support::{Random, agrees, compile, installed, single};
 use mcc_backends::c::CATALOGUE;
 use mcc_backends::targets;
@@ -68,6 +68,21 @@ fn row_mve_is_its_nest() {
 #[test]
 fn depthwise_mve_is_its_nest() {
     check("depthwise-s8-mve", convs(&[DType::I8]).into_iter().chain(depthwises(60)).collect());
+}
+
+#[test]
+fn conv2d_strips_is_its_nest() {
+    check("conv2d-s8-strips", wholes(40));
+}
+
+#[test]
+fn conv2d_direct_is_its_nest() {
+    check("conv2d-s8-direct", wholes(60));
+}
+
+#[test]
+fn matmul_strips_is_its_nest() {
+    check("matmul-s8-strips", matmuls(&[DType::I8]));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls, wide_convs, winograds};
+use c_support::cases::{convs, depthwises, matmuls, wholes, wide_convs, winograds};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile, installed, same};
 use mcc_backends::c::CATALOGUE;
@@ -88,6 +88,12 @@ fn winograd_has_the_evaluators_bits() {
     check_forced("conv2d-s8-winograd-2", &winograds(1, 12));
     check_forced("conv2d-s8-winograd-4", &winograds(1, 18));
     check_forced("conv2d-s8-winograd-stride-2", &winograds(2, 12));
+}
+
+#[test]
+fn whole_pixels_have_the_evaluators_bits() {
+    check_forced("conv2d-s8-strips", &wholes(32));
+    check_forced("conv2d-s8-direct", &wholes(32));
 }
 
 #[test]

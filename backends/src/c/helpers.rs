@@ -8,6 +8,7 @@ use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U
 use super::mve::{self, Sums};
 use super::mve_depthwise::Planes;
 use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
+use super::quads::{LAYER, PIECES, QUADS, RESCALE, WINDOW};
 use super::winograd;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -570,6 +571,11 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     Helper { name: "dot_1x4_u8", needs: &["load_4", "sxtb16", "uxtb16", "smlad"], text: DOT_1X4_U8 },
     Helper { name: "pairs_2x4", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_2X4 },
     Helper { name: "pairs_1x8", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_1X8 },
+    Helper { name: "layer", needs: &[], text: LAYER },
+    Helper { name: "rescale", needs: &["round_to_s8", "mul", "f_of_bits", "min", "max"], text: RESCALE },
+    Helper { name: "quad", needs: &["layer", "rescale", "load_4", "sxtb16", "smlad"], text: PIECES },
+    Helper { name: "quads", needs: &["assembly", "quad"], text: QUADS },
+    Helper { name: "window", needs: &["assembly", "quad"], text: WINDOW },
     Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
     Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
     Helper {
@@ -755,6 +761,12 @@ impl Helpers {
         self.mark("assembly");
         self.made.insert(planes.name(), planes.text());
         format!("{}_{}", self.prefix, planes.name())
+    }
+
+    /// The C name of a helper that is made for some shape by `text`, where it is not there yet.
+    pub fn make(&mut self, name: &str, text: impl FnOnce() -> String) -> String {
+        self.made.entry(name.into()).or_insert_with(text);
+        format!("{}_{name}", self.prefix)
     }
 
     fn mark(&mut self, name: &str) {

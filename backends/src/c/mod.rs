@@ -18,6 +18,7 @@ mod mve_depthwise;
 mod names;
 mod nest;
 mod pairs;
+mod quads;
 mod winograd;
 mod writer;
 
@@ -100,6 +101,7 @@ pub fn emit(plan: &Plan, target: &Target, options: &COptions) -> Result<CSource,
         arrays: String::new(),
         array_of: HashMap::new(),
         pointer_of: HashMap::new(),
+        waiting: HashMap::new(),
     };
     let mut functions = String::new();
     let mut run = Writer::default();
@@ -150,6 +152,8 @@ struct Emitter<'a> {
     array_of: HashMap<(DType, Vec<u8>), String>,
     /// The pointer to a constant's array.
     pointer_of: HashMap<ConstId, String>,
+    /// Definitions of arrays that no kernel has used yet, by pointer.
+    waiting: HashMap<String, String>,
 }
 
 /// A pointer argument of a kernel's function.
@@ -184,6 +188,14 @@ impl Emitter<'_> {
         }
     }
 
+    /// Defines the array of a pointer, where that has not been done.
+    fn define(&mut self, pointer: &str) {
+        if let Some(definition) = self.waiting.remove(pointer) {
+            self.arrays.push_str(&definition);
+            self.arrays.push('\n');
+        }
+    }
+
     /// Prints one kernel's function and returns the call of it.
     fn kernel(&mut self, i: usize, k: &Kernel, functions: &mut String) -> Result<String, EmitError> {
         let op = k.op.name();
@@ -213,6 +225,8 @@ impl Emitter<'_> {
             params.push(None);
         }
         expressions.push("out".into());
+        let plan = self.plan;
+        let consts = plan.constants(k);
         let mut w = Writer::default();
         let (used, inner) = if k.implementation == NEST {
             let mut printer = nest::Printer::new(&k.nest, &mut self.helpers, &expressions);
@@ -226,6 +240,7 @@ impl Emitter<'_> {
                 name: &function,
                 args: &args,
                 aligned,
+                consts: &consts,
                 functions: String::new(),
                 used: Default::default(),
             };
@@ -234,6 +249,11 @@ impl Emitter<'_> {
             body.ok_or_else(|| self.refuse(i, k))?;
             (used, inner)
         };
+        for (j, pointer) in expressions.iter().enumerate() {
+            if used.contains(&j) {
+                self.define(pointer);
+            }
+        }
         let body = w.finish();
         let mut pass: Vec<Param> =
             params.into_iter().enumerate().filter(|(j, _)| used.contains(j)).filter_map(|(_, p)| p).collect();
@@ -287,7 +307,8 @@ impl Emitter<'_> {
         if k.implementation == NEST {
             return Ok(());
         }
-        let consts = self.plan.constants(k);
+        let plan = self.plan;
+        let consts = plan.constants(k);
         let spec = KernelSpec { op: &k.op, arg_types: &k.arg_types, consts: &consts, out_type: &k.out_type };
         let entry = CATALOGUE.iter().find(|e| e.id == k.implementation);
         let offer = entry.and_then(|e| (e.offer)(&spec, self.target)).ok_or_else(|| self.refuse(i, k))?;
@@ -353,7 +374,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// The pointer to a constant's data, which is defined at its first use.
+    /// The pointer to a constant's data, which [`Emitter::define`] defines.
     fn constant(&mut self, id: ConstId) -> String {
         if let Some(pointer) = self.pointer_of.get(&id) {
             return pointer.clone();
@@ -367,8 +388,7 @@ impl Emitter<'_> {
                 let name = format!("{}_c{}", self.name, self.array_of.len());
                 let origin: Vec<String> = constant.origin.iter().map(|n| names::comment(n)).collect();
                 let array = consts::array(&name, &packed, self.plan.alignment.max(4), &origin.join(", "));
-                self.arrays.push_str(&array.definition);
-                self.arrays.push('\n');
+                self.waiting.insert(array.pointer.clone(), array.definition);
                 self.array_of.insert(key, array.pointer.clone());
                 array.pointer
             }

@@ -85,6 +85,25 @@ fn to_the_ends(t: Tensor) -> Tensor {
 }
 
 pub fn conv(case: Case, x: DType, seed: u64) -> (Graph, Vec<Tensor>) {
+    conv_then(case, x, seed, |r, outs| {
+        if x == DType::F32 {
+            let add = Step::Binary { op: Binary::Add, swapped: false, dequant: None };
+            return (vec![Step::Unary(Unary::Relu), add], vec![(r.tensor(DType::F32, &[outs]), false)]);
+        }
+        let (post, operands) = requant(r, outs, x == DType::U8);
+        (post, operands.into_iter().map(|t| (t, false)).collect())
+    })
+}
+
+/// A convolution with an epilogue made for its number of channels: steps, operands and whether those are inputs.
+type Epilogue = (Vec<Step>, Vec<(Tensor, bool)>);
+
+fn conv_then(
+    case: Case,
+    x: DType,
+    seed: u64,
+    epilogue: impl FnOnce(&mut Random, usize) -> Epilogue,
+) -> (Graph, Vec<Tensor>) {
     let r = &mut Random::new(seed);
     let [_, _, _, channels] = case.size;
     let float = x == DType::F32;
@@ -96,13 +115,8 @@ pub fn conv(case: Case, x: DType, seed: u64) -> (Graph, Vec<Tensor>) {
     if case.bias {
         inputs.push((r.tensor(if float { DType::F32 } else { DType::I32 }, &[outs]), false));
     }
-    let (post, operands) = if float {
-        let add = Step::Binary { op: Binary::Add, swapped: false, dequant: None };
-        (vec![Step::Unary(Unary::Relu), add], vec![r.tensor(DType::F32, &[outs])])
-    } else {
-        requant(r, outs, x == DType::U8)
-    };
-    inputs.extend(operands.into_iter().map(|t| (t, false)));
+    let (post, operands) = epilogue(r, outs);
+    inputs.extend(operands);
     let op = Conv2d {
         layout: Layout::Nhwc,
         stride: case.stride,
@@ -181,6 +195,51 @@ pub fn wide_convs(n: usize, seed: u64) -> Vec<(Graph, Vec<Tensor>)> {
     all
 }
 
+/// Scales of all magnitudes, some of which have ties, to the full range of `i8`.
+fn full_requant(r: &mut Random, channels: usize) -> Epilogue {
+    let scale = |r: &mut Random| match r.below(6) {
+        0 => 1.0 / (1 << (4 + r.below(8))) as f32,
+        1 => 1e-10 * (1 + r.below(1000)) as f32,
+        _ => (1 + r.below(100_000)) as f32 * 2f32.powi(-(21 + r.below(6) as i32)),
+    };
+    let scales: Vec<f32> = (0..channels).map(|_| scale(r)).collect();
+    let zero = [-128, -128, 3, 127][r.below(4)];
+    let step = Step::Requant { rounding: Rounding::F32HalfEven, zero, lo: -128, hi: 127, dtype: DType::I8 };
+    (vec![step], vec![(Tensor::new([channels], &scales), false)])
+}
+
+/// Convolutions of random shapes to bytes, some with a residual addition.
+pub fn wholes(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(51);
+    let mut all = Vec::new();
+    while all.len() < n {
+        let channels = [3, 4, 6, 8, 12, 16, 20, 32][r.below(8)];
+        let size = [1 + r.below(2), 1 + r.below(9), 1 + r.below(9), channels];
+        let kernel = [[1, 1], [3, 3], [3, 3], [2, 3], [1, 5]][r.below(5)];
+        let pad: [usize; 4] = std::array::from_fn(|i| r.below(2 + kernel[i % 2] / 2));
+        let stride = [1 + r.below(2), 1 + r.below(3)];
+        let dilation = if r.below(6) == 0 { [2, 2] } else { [1, 1] };
+        let spans = |axis: usize| (kernel[axis] - 1) * dilation[axis] + 1;
+        let padded = [size[1] + pad[0] + pad[2], size[2] + pad[1] + pad[3]];
+        if (0..2).any(|axis| padded[axis] < spans(axis)) {
+            continue;
+        }
+        let outs = 4 * (1 + r.below(5));
+        let out = [size[0], (padded[0] - spans(0)) / stride[0] + 1, (padded[1] - spans(1)) / stride[1] + 1, outs];
+        let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+        let case = Case { size, outs, kernel, stride, pad, dilation, bias: r.below(4) > 0, ..BASE };
+        let adds = r.below(3) == 0;
+        all.push(conv_then(case, x, r.next(), |r, outs| {
+            let (mut post, mut operands) = full_requant(r, outs);
+            if adds {
+                operands.push((residual(r, &mut post, &out), true));
+            }
+            (post, operands)
+        }));
+    }
+    all
+}
+
 /// Depthwise 3x3 convolutions of random sizes, strides and pads.
 pub fn depthwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
     let r = &mut Random::new(33);
@@ -238,6 +297,10 @@ pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
             (&[9, 64], 12, true),
             (&[2, 5, 160], 8, true),
             (&[1, 272], 21, true),
+            (&[5, 76], 12, true),
+            (&[2, 3, 30], 8, false),
+            (&[4, 8], 20, true),
+            (&[3, 128], 4, true),
         ]
         .into_iter()
         .enumerate()
@@ -249,9 +312,15 @@ pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
             if bias {
                 inputs.push((r.tensor(if float { DType::F32 } else { DType::I32 }, &[n]), false));
             }
-            let (post, operands) =
-                if float { (vec![Step::Unary(Unary::Relu)], vec![]) } else { requant(r, n, x == DType::U8) };
-            inputs.extend(operands.into_iter().map(|t| (t, false)));
+            let (post, operands) = match (float, n % 4) {
+                (true, _) => (vec![Step::Unary(Unary::Relu)], vec![]),
+                (false, 0) => full_requant(r, n),
+                _ => {
+                    let (post, operands) = requant(r, n, x == DType::U8);
+                    (post, operands.into_iter().map(|t| (t, false)).collect())
+                }
+            };
+            inputs.extend(operands);
             all.push(single(Op::MatMul(MatMul { trans_b: true, bias, post }), &inputs));
         }
     }

@@ -9,7 +9,7 @@
 //! SMLAD with the word as it is sums 256 * A + B, and after SXTB16, which leaves b, it sums B. B is exact modulo 2^32, and
 //! so is A = (256 * A + B - B) / 256 as long as |A| < 2^23.
 
-use super::{Geometry, Style, Template, affine, ahead, plus, suits};
+use super::{Geometry, Style, Template, affine, ahead, plus, strips, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
@@ -38,6 +38,8 @@ struct Gemm {
     unsigned: bool,
     /// Whether two channels' weights share half-words.
     pairs: bool,
+    /// Whether a helper makes all channels of a block, to the end.
+    whole: bool,
 }
 
 pub fn offer_conv_pairs(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
@@ -113,7 +115,41 @@ fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
     Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), overlap })
 }
 
+pub fn offer_conv_strips(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    offer_strips(spec, target, false)
+}
+
+pub fn offer_matmul_strips(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    offer_strips(spec, target, true)
+}
+
+/// The form with weights in pairs that makes whole pixels, two at a time.
+fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<Offer> {
+    if matches!(spec.op, Op::MatMul(_)) != matmul {
+        return None;
+    }
+    let g = Gemm::strips(spec.op, spec.arg_types, spec.out_type)?;
+    if g.pixels < 2 || !strips::fits(spec, target) {
+        return None;
+    }
+    let mut packings = vec![Packing::None; spec.arg_types.len()];
+    packings[1] = Packing::Pairs { rows: g.block().1 };
+    let goes_on = strips::goes_on(spec.op.post());
+    let quads = (g.pixels.div_ceil(2) * (g.outs / strips::CHANNELS)) as f64;
+    let steps = if goes_on { strips::STEP_CYCLES * (g.pixels * g.outs) as f64 } else { 0.0 };
+    let rows = if matches!(g.source, Source::Rows) { 1.9 } else { 3.0 } * (g.pixels * g.depth) as f64;
+    let cycles =
+        quads * (7.5 * g.padded() as f64 + 7.0 * g.padded().div_ceil(32) as f64 + strips::QUAD_CYCLES) + steps + rows;
+    let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
+    let code_bytes = if matches!(g.source, Source::Rows) { 150 } else { 450 } + if goes_on { 200 } else { 0 };
+    Some(Offer { packings, scratch_bytes, cycles, code_bytes, overlap: Some(g.overlap(spec)) })
+}
+
 impl Gemm {
+    fn strips(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Gemm> {
+        Some(Gemm { whole: true, ..Gemm::new(op, arg_types, out, Style::Dsp, true)? })
+    }
+
     fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style, pairs: bool) -> Option<Gemm> {
         let unsigned = arg_types[0].dtype == DType::U8;
         match op {
@@ -124,12 +160,13 @@ impl Gemm {
                 let (pixels, outs) = (g.batch * g.out[0] * g.out[1], g.outs);
                 let pad = if style == Style::F32 { 0 } else { o.pad_value };
                 let source = if plain { Source::Rows } else { Source::Window { g, pad } };
-                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned, pairs })
+                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned, pairs, whole: false })
             }
             Op::MatMul(o) if o.trans_b && arg_types[1].rank() == 2 => {
                 let (outs, depth) = (arg_types[1].shape[0], arg_types[1].shape[1]);
                 let pixels = out.elements().checked_div(outs)?;
-                Some(Gemm { style, source: Source::Rows, pixels, depth, outs, bias: o.bias, unsigned, pairs })
+                let source = Source::Rows;
+                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned, pairs, whole: false })
             }
             _ => None,
         }
@@ -235,9 +272,24 @@ pub fn print_pairs(t: &mut Template<'_>, w: &mut Writer) {
     print_form(t, w, Style::Dsp, true);
 }
 
+/// Prints the form that makes whole pixels.
+pub fn print_strips(t: &mut Template<'_>, w: &mut Writer) {
+    let k = t.kernel;
+    let g = Gemm::strips(&k.op, &k.arg_types, &k.out_type).expect("offered");
+    strips::define(t, g.padded() / 4, g.pixels);
+    if strips::goes_on(k.op.post()) {
+        w.line(format!("int8_t *const pixels = (int8_t *)scratch + {};", g.scratch_bytes()));
+    }
+    print_gemm(t, w, g);
+}
+
 fn print_form(t: &mut Template<'_>, w: &mut Writer, style: Style, pairs: bool) {
     let k = t.kernel;
     let g = Gemm::new(&k.op, &k.arg_types, &k.out_type, style, pairs).expect("offered");
+    print_gemm(t, w, g);
+}
+
+fn print_gemm(t: &mut Template<'_>, w: &mut Writer, g: Gemm) {
     let x = t.arg(0);
     let (row_type, _) = g.row_type();
     let (block, _) = g.block();
@@ -463,6 +515,10 @@ fn bytes(g: &Gemm, n: &str) -> String {
 
 /// All output channels of `n` pixels from `p` on, whose rows start at `from`.
 fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str, n: usize) {
+    if g.whole {
+        let quads = t.helpers.get("quads");
+        return strips::pixels(t, w, (&quads, from, ""), "pixels", (p, n));
+    }
     let (_, block) = g.block();
     let whole = g.outs - g.outs % block;
     if whole > 0 {

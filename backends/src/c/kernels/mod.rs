@@ -5,11 +5,15 @@
 
 mod depthwise;
 mod depthwise_rows;
+mod direct;
 mod gemm;
 mod mve_dense;
 mod mve_depthwise;
 mod mve_gemm;
 mod mve_store;
+mod rescale;
+mod residual;
+mod strips;
 mod winograd;
 
 use super::helpers::Helpers;
@@ -21,6 +25,7 @@ use mcc_ir::nest::{Expr, Index, NestBuilder, Var};
 use mcc_ir::op::{Conv2d, Layout, Op, Step};
 use mcc_ir::ops::steps;
 use mcc_ir::plan::{Kernel, Overlap};
+use mcc_ir::tensor::Tensor;
 use mcc_ir::types::TensorType;
 use mcc_ir::winograd::Winograd;
 use std::collections::BTreeSet;
@@ -34,6 +39,9 @@ pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s8-winograd-4", offer: winograd::offer_f4 },
     Implementation { id: "conv2d-s8-winograd-2", offer: winograd::offer_f2 },
     Implementation { id: "conv2d-s8-winograd-stride-2", offer: winograd::offer_stride_2 },
+    Implementation { id: "conv2d-s8-direct", offer: direct::offer },
+    Implementation { id: "conv2d-s8-strips", offer: gemm::offer_conv_strips },
+    Implementation { id: "matmul-s8-strips", offer: gemm::offer_matmul_strips },
     Implementation { id: "conv2d-s8-pairs", offer: gemm::offer_conv_pairs },
     Implementation { id: "conv2d-s8-dsp", offer: gemm::offer_conv_dsp },
     Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
@@ -78,6 +86,8 @@ pub struct Template<'a> {
     pub args: &'a [String],
     /// Whether input 0 and the output lie at multiples of 4.
     pub aligned: [bool; 2],
+    /// The values of the inputs that are constants, in row-major order.
+    pub consts: &'a [Option<&'a Tensor>],
     /// Static functions that the kernel's own function calls.
     pub functions: String,
     /// Inputs that were read.
@@ -95,6 +105,8 @@ impl Template<'_> {
             "conv2d-s8-winograd-4" => winograd::print(self, w, Winograd::F4),
             "conv2d-s8-winograd-2" => winograd::print(self, w, Winograd::F2),
             "conv2d-s8-winograd-stride-2" => winograd::print(self, w, Winograd::Stride2),
+            "conv2d-s8-direct" => direct::print(self, w),
+            "conv2d-s8-strips" | "matmul-s8-strips" => gemm::print_strips(self, w),
             "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print_pairs(self, w),
             "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp),
             "conv2d-s8" | "matmul-s8" => gemm::print(self, w, Style::S8),
@@ -126,20 +138,29 @@ impl Template<'_> {
     ///
     /// `p` and `c` are C expressions, constants where they are numbers.
     fn store(&mut self, w: &mut Writer, sum: &str, p: (&str, usize), c: (&str, usize)) {
+        self.store_from(w, 0, sum, p, c);
+    }
+
+    /// Applies the steps of the epilogue from step `first` on, of which the ones before take an operand each.
+    fn store_from(&mut self, w: &mut Writer, first: usize, sum: &str, p: (&str, usize), c: (&str, usize)) {
         let k = self.kernel;
-        let own = k.op.own_inputs().unwrap_or(0);
+        let own = k.op.own_inputs().unwrap_or(0) + first;
         let post = k.op.post().cloned().unwrap_or_default();
         let spec = flat(&k.op, &k.arg_types, &k.out_type).expect("offered only where the epilogue is flat");
         let types: Vec<&TensorType> = spec.args.iter().collect();
         let mut b = NestBuilder::new(&types, &spec.out);
         let float = k.arg_types[0].dtype == DType::F32;
-        let (zero, acc) = if float { (Expr::F32(0.0), DType::F32) } else { (Expr::I32(0), DType::I32) };
+        let (zero, acc) = match post[..first].last() {
+            Some(Step::Requant { dtype, .. }) => (Expr::I32(0), *dtype),
+            _ if float => (Expr::F32(0.0), DType::F32),
+            _ => (Expr::I32(0), DType::I32),
+        };
         let reg = b.let_(zero);
         let index = |var: u32, (name, more): (&str, usize)| match name.parse::<i64>() {
             Ok(n) => Index::constant(n + more as i64),
             Err(_) => Index::var(Var(var)).offset(more as i64),
         };
-        steps::store(&mut b, &post, acc, Expr::Reg(reg), &[index(0, p), index(1, c)], own);
+        steps::store(&mut b, &post[first..], acc, Expr::Reg(reg), &[index(0, p), index(1, c)], own);
         let nest = b.finish();
         let mut printer = Printer::new(&nest, self.helpers, self.args);
         printer.vars.insert(0, p.0.into());

@@ -1,0 +1,236 @@
+//! The helpers that make whole output pixels, two at a time: all channels, four by four, requantised to bytes.
+//!
+//! As in [`super::pairs`], two channels share each half-word of the weights, and each function is assembly alone. What
+//! waits for its turn lies in registers of the FPU, from where it comes back in one cycle. The table of a layer holds eight
+//! words for four channels: where their sums start (256 * a + b and b of each pair), then a factor or scale for each
+//! channel. The difference of the two sums of a pair is 256 * a, which is requantised as it is.
+
+/// What a layer is to these helpers.
+pub const LAYER: &str = r#"
+/* A layer of channels by fours: its weights, its table to its end, groups of four values in a row, bytes from one output
+ * pixel to the next (0: only the first is kept) and the zero point of the output. */
+struct $_layer {
+    const int8_t *weights;
+    const uint32_t *table;
+    const uint32_t *end;
+    int32_t groups;
+    int32_t step;
+    int32_t zero;
+};"#;
+
+/// One sum to a byte, as the assembly does it.
+pub const RESCALE: &str = r#"
+/* A sum to a byte: sum * factor / 2^(32 + shift), rounded half up, or by a scale, of which the negative is given. */
+static inline int8_t $_rescale(int32_t sum, uint32_t factor, int32_t zero, int32_t shift) {
+    if (factor >> 31 != 0u) {
+        return (int8_t)$_round_to_s8(-$_mul((float)sum, $_f_of_bits(factor)), zero);
+    }
+    const int32_t scaled = (int32_t)((int64_t)sum * (int32_t)factor >> 32);
+    const int32_t start = (int32_t)((uint32_t)(2 * zero + 1) << (shift - 1));
+    return (int8_t)$_max($_min((scaled + start) >> shift, 127), -128);
+}"#;
+
+/// The pieces that the functions of assembly are made of.
+pub const PIECES: &str = r#"
+#if @THUMB_DSP && @ARM_FP
+/* Registers: r0 the rows, r1 the weights; r4, r5 and r6, r7 the first pair of channels of both pixels, r8 to r11 the
+ * second one; the rest for what is loaded. s1 weights, s2 table, s5 output, s6 step, s7 end, s8 and s10 zero point. */
+#define $_QUAD_LAYER \
+    "push {r4-r11, lr}\n\t" \
+    "ldm r2, {r4-r9}\n\t" \
+    "vmov s2, r5\n\tvmov s5, r1\n\tvmov s6, r8\n\tvmov s7, r6\n\tvmov s10, r9\n\t" \
+    "lsls r9, r9, #4\n\tadds r9, #8\n\tvmov s8, r9\n\t"
+#define $_QUAD_START \
+    "vmov r2, s2\n\tldmia r2!, {r4, r5, r8, r9}\n\tvmov s2, r2\n\t" \
+    "mov r6, r4\n\tmov r7, r5\n\tmov r10, r8\n\tmov r11, r9\n\t"
+#define $_QUAD_WEIGHTS(at) \
+    "ldr.w r2, [r1, #" at "]\n\tldr.w r3, [r1, #" at "+4]\n\t"
+#define $_QUAD_SUMS(x, y) \
+    "smlad r4, r2, " x ", r4\n\tsmlad r6, r2, " y ", r6\n\tsxtb16 r2, r2\n\t" \
+    "smlad r8, r3, " x ", r8\n\tsmlad r10, r3, " y ", r10\n\tsxtb16 r3, r3\n\t" \
+    "smlad r5, r2, " x ", r5\n\tsmlad r7, r2, " y ", r7\n\t" \
+    "smlad r9, r3, " x ", r9\n\tsmlad r11, r3, " y ", r11\n\t"
+/* Channel n of both pixels, by factor or by scale; the second pixel first, as it may be a dummy at the same place. */
+#define $_QUAD_FACTOR(n, x, y, m, start, shift) \
+    "cmp " m ", #0\n\tbmi.w 6" n "f\n\t" \
+    "smmla " x ", " x ", " m ", " start "\n\tsmmla " y ", " y ", " m ", " start "\n\t" \
+    "ssat " x ", #8, " x ", asr #" shift "\n\tssat " y ", #8, " y ", asr #" shift "\n\t" \
+    "7" n ":\n\tstrb " y ", [lr], #1\n\tstrb " x ", [r12], #1\n\t"
+#define $_QUAD_SCALE(n, x, y, m) \
+    "6" n ":\n\tvmov s12, " x "\n\tvmov s13, " y "\n\tvmov s14, " m "\n\tvmov " m ", s10\n\t" \
+    "vcvt.f32.s32 s12, s12\n\tvcvt.f32.s32 s13, s13\n\tvnmul.f32 s12, s12, s14\n\tvnmul.f32 s13, s13, s14\n\t" \
+    "vcvtr.s32.f32 s12, s12\n\tvcvtr.s32.f32 s13, s13\n\tvmov " x ", s12\n\tvmov " y ", s13\n\t" \
+    "qadd " x ", " x ", " m "\n\tqadd " y ", " y ", " m "\n\t" \
+    "ssat " x ", #8, " x "\n\tssat " y ", #8, " y "\n\tb.w 7" n "b\n\t"
+/* Ends four channels; goes back to 2 for the next ones. */
+#define $_QUAD_END \
+    "vmov r12, s5\n\tvmov lr, s6\n\tadd lr, r12\n\tvmov r1, s8\n\tlsls r0, r1, #8\n\tvmov r3, s2\n\t" \
+    "ldrd r2, r3, [r3]\n\t" \
+    "subs r4, r4, r5\n\tsubs r6, r6, r7\n\tsub r8, r8, r9\n\tsub r10, r10, r11\n\t" \
+    $_QUAD_FACTOR("0", "r4", "r6", "r2", "r0", "12") $_QUAD_FACTOR("1", "r5", "r7", "r3", "r1", "4") \
+    "vmov r4, s2\n\tldrd r2, r3, [r4, #8]\n\tadds r4, #16\n\tvmov s2, r4\n\t" \
+    $_QUAD_FACTOR("2", "r8", "r10", "r2", "r0", "12") $_QUAD_FACTOR("3", "r9", "r11", "r3", "r1", "4") \
+    "vmov s5, r12\n\tvmov r2, s7\n\tcmp r4, r2\n\tbne.w 2b\n\t" \
+    "pop {r4-r11, pc}\n\t" \
+    $_QUAD_SCALE("0", "r4", "r6", "r2") $_QUAD_SCALE("1", "r5", "r7", "r3") \
+    $_QUAD_SCALE("2", "r8", "r10", "r2") $_QUAD_SCALE("3", "r9", "r11", "r3")
+#else
+/* Sums of two pixels and four channels: of each pair and pixel 256 * a + b, then b. */
+struct $_quad {
+    int32_t both[4];
+    int32_t low[4];
+};
+
+static inline void $_quad_start(struct $_quad *q, const uint32_t *table) {
+    for (int32_t i = 0; i < 4; i++) {
+        q->both[i] = (int32_t)table[i / 2 * 2];
+        q->low[i] = (int32_t)table[i / 2 * 2 + 1];
+    }
+}
+
+static inline void $_quad_sums(struct $_quad *q, const int8_t *w, const uint32_t x[2]) {
+    for (int32_t i = 0; i < 4; i++) {
+        const uint32_t pair = $_load_4(w + i / 2 * 4);
+        q->both[i] = $_smlad(pair, x[i % 2], q->both[i]);
+        q->low[i] = $_smlad($_sxtb16(pair), x[i % 2], q->low[i]);
+    }
+}
+
+static inline void $_quad_end(const struct $_quad *q, const uint32_t *factors, int8_t *out, int32_t step, int32_t zero) {
+    for (int32_t i = 3; i >= 0; i--) {
+        int8_t *const to = out + i % 2 * step + i / 2 * 2;
+        const int32_t high = (int32_t)((uint32_t)q->both[i] - (uint32_t)q->low[i]);
+        to[0] = $_rescale(high, factors[i / 2 * 2], zero, 12);
+        to[1] = $_rescale(q->low[i], factors[i / 2 * 2 + 1], zero, 4);
+    }
+}
+#endif"#;
+
+pub const QUADS: &str = r#"
+/* Two output pixels of a layer from two interleaved widened rows. */
+#if @THUMB_DSP && @ARM_FP
+#define $_QUAD_GROUP(at) \
+    $_QUAD_WEIGHTS(at) "ldr.w r12, [r0, #" at "]\n\tldr.w lr, [r0, #" at "+8]\n\t" $_QUAD_SUMS("r12", "lr") \
+    $_QUAD_WEIGHTS(at "+8") "ldr.w r12, [r0, #" at "+4]\n\tldr.w lr, [r0, #" at "+12]\n\t" $_QUAD_SUMS("r12", "lr")
+$_ASSEMBLY
+static void $_quads(const uint32_t *rows $_UNUSED, int8_t *out $_UNUSED, const struct $_layer *layer $_UNUSED) {
+    __asm__ volatile(
+        $_QUAD_LAYER
+        "add r10, r0, r7, lsl #4\n\tvmov s3, r10\n\t"
+        /* The groups that the first round skips, of 112 bytes of code each. */
+        "rsb r7, r7, #0\n\t"
+        "and r7, r7, #7\n\t"
+        "sub r0, r0, r7, lsl #4\n\tvmov s0, r0\n\t"
+        "sub r1, r4, r7, lsl #4\n\tvmov s1, r1\n\t"
+        "lsls r2, r7, #4\n\tvmov s11, r2\n\t"
+        "rsb r7, r7, r7, lsl #3\n\tlsls r7, r7, #4\n\tvmov s4, r7\n"
+        "2:\n\t"
+        $_QUAD_START
+        "vmov r0, s0\n\tvmov r1, s1\n\tvmov r12, s4\n\t"
+        "add pc, r12\n\t"
+        "nop\n"
+        "1:\n\t"
+        $_QUAD_GROUP("0") $_QUAD_GROUP("16") $_QUAD_GROUP("32") $_QUAD_GROUP("48")
+        $_QUAD_GROUP("64") $_QUAD_GROUP("80") $_QUAD_GROUP("96") $_QUAD_GROUP("112")
+        "vmov r2, s3\n\t"
+        "adds r0, #128\n\t"
+        "adds r1, #128\n\t"
+        "cmp r0, r2\n\t"
+        "bne.w 1b\n\t"
+        "vmov r2, s11\n\tsubs r1, r1, r2\n\tvmov s1, r1\n\t"
+        $_QUAD_END);
+}
+#else
+static inline void $_quads(const uint32_t *rows, int8_t *out, const struct $_layer *layer) {
+    const int8_t *w = layer->weights;
+    for (const uint32_t *table = layer->table; table != layer->end; table += 8, out += 4) {
+        struct $_quad q;
+        $_quad_start(&q, table);
+        for (int32_t k = 0; k < 2 * layer->groups; k++, w += 8) {
+            const uint32_t x[2] = {rows[k / 2 * 4 + k % 2], rows[k / 2 * 4 + k % 2 + 2]};
+            $_quad_sums(&q, w, x);
+        }
+        $_quad_end(&q, table + 4, out, layer->step, layer->zero);
+    }
+}
+#endif"#;
+
+/// The portable form of all functions that [`window`] makes.
+pub const WINDOW: &str = r#"
+#if !(@THUMB_DSP && @ARM_FP)
+/* Two output pixels from the rows of their windows, each from word first on: height x width taps of as many words. */
+static inline void $_window(const uint32_t *const *rows, int8_t *out, const struct $_layer *layer, int32_t first,
+                            int32_t height, int32_t width, int32_t words, int32_t stride) {
+    const int8_t *w = layer->weights;
+    for (const uint32_t *table = layer->table; table != layer->end; table += 8, out += 4) {
+        struct $_quad q;
+        $_quad_start(&q, table);
+        for (int32_t ky = 0; ky < height; ky++) {
+            const uint32_t *const row = rows[ky] + first;
+            for (int32_t k = 0; k < width * words; k++, w += 8) {
+                const uint32_t x[2] = {row[k], row[k + stride * words]};
+                $_quad_sums(&q, w, x);
+            }
+        }
+        $_quad_end(&q, table + 4, out, layer->step, layer->zero);
+    }
+}
+#endif"#;
+
+/// A function of the kind of [`WINDOW`] for one shape.
+pub struct Window {
+    /// Bytes of the list of rows.
+    pub list: usize,
+    /// Bytes of a pixel, where the inner loop takes several rounds for them.
+    pub row: Option<usize>,
+    /// Bytes of a pixel that one round takes.
+    pub step: usize,
+    /// Bytes of weights from the last round of one row to the next row.
+    pub next: usize,
+    /// The body of a round.
+    pub macs: Vec<String>,
+}
+
+/// Prints a function; `portable` is the call that does the same.
+pub fn window(name: &str, window: &Window, portable: &str) -> String {
+    let Window { list, row, step, next, macs } = window;
+    let (enter, again) = match row {
+        Some(row) => (
+            format!("\"add r3, r0, #{row}\\n\\tvmov s11, r3\\n1:\\n\\t\""),
+            format!(
+                "\"adds r0, #{step}\\n\\tadds r1, #{}\\n\\tvmov r2, s11\\n\\tcmp r0, r2\\n\\tbne.w 1b\\n\\t\"",
+                2 * step
+            ),
+        ),
+        None => (String::new(), String::new()),
+    };
+    let body = macs.join("\n        ");
+    format!(
+        r#"
+/* Two output pixels from the rows of their windows, each from word first on. */
+#if @THUMB_DSP && @ARM_FP
+$_ASSEMBLY
+static void $_{name}(const uint32_t *const *rows $_UNUSED, int8_t *out $_UNUSED, const struct $_layer *layer $_UNUSED,
+                     int32_t first $_UNUSED) {{
+    __asm__ volatile(
+        $_QUAD_LAYER
+        "vmov s0, r0\n\tvmov s1, r4\n\tvmov s3, r3\n\tadds r0, #{list}\n\tvmov s4, r0\n"
+        "2:\n\t"
+        $_QUAD_START
+        "vmov r1, s1\n\tvmov r12, s0\n"
+        "3:\n\t"
+        "ldr r0, [r12], #4\n\tvmov r3, s3\n\tadd r0, r0, r3, lsl #2\n\tvmov s9, r12\n\t"
+        {enter}
+        {body}
+        {again}
+        "addw r1, r1, #{next}\n\tvmov r12, s9\n\tvmov r2, s4\n\tcmp r12, r2\n\tbne.w 3b\n\t"
+        "vmov s1, r1\n\t"
+        $_QUAD_END);
+}}
+#else
+static inline void $_{name}(const uint32_t *const *rows, int8_t *out, const struct $_layer *layer, int32_t first) {{
+    {portable}
+}}
+#endif"#
+    )
+}
