@@ -8,7 +8,7 @@ use mcc_ir::catalogue::Implementation;
 use mcc_ir::target::Backend;
 use mcc_ir::{Graph, Plan, Target};
 use mcc_passes::lower::{self, Goal, Io, lower};
-use mcc_passes::{Changed, PassCx, pipeline};
+use mcc_passes::{Changed, PassCx, Requant, pipeline};
 use mcc_runtime::Session;
 use std::cell::RefCell;
 use std::path::Path;
@@ -24,6 +24,7 @@ pub struct Options {
     pub io: Io,
     /// What kernels are chosen to save.
     pub goal: Goal,
+    pub requant: Requant,
 }
 
 impl Options {
@@ -38,7 +39,13 @@ impl Options {
     /// Where no target has this name or alias.
     pub fn for_target(name: &str) -> Result<Options> {
         let target = targets::find(name)?.clone();
-        Ok(Options { target, import: ImportOptions::default(), io: Io::default(), goal: Goal::default() })
+        Ok(Options {
+            target,
+            import: ImportOptions::default(),
+            io: Io::default(),
+            goal: Goal::default(),
+            requant: Requant::default(),
+        })
     }
 }
 
@@ -57,7 +64,9 @@ pub struct PassRecord {
 pub struct Model {
     /// ONNX, literally.
     pub imported: Graph,
-    /// After `integerise`: what every executor computes.
+    /// After `integerise`.
+    pub exact: Graph,
+    /// After `single-requant` where that was asked for, else as `exact`: what every executor computes.
     pub integer: Graph,
     /// The form that is lowered.
     pub optimised: Graph,
@@ -97,16 +106,21 @@ impl Model {
     ) -> Result<Model> {
         mcc_ir::verify::verify(&imported)?;
         let mut graph = imported.clone();
+        let mut exact = imported.clone();
         let mut integer = imported.clone();
         let mut passes = Vec::new();
         let mut start = Instant::now();
         let warnings = RefCell::new(Vec::new());
         let warn = |text| warnings.borrow_mut().push(text);
-        pipeline::run(&mut graph, &PassCx { target: &options.target, warn: &warn }, |pass, changed, graph| {
+        let cx = PassCx { target: &options.target, requant: options.requant, warn: &warn };
+        pipeline::run(&mut graph, &cx, |pass, changed, graph| {
             let time = start.elapsed();
             let changed = changed == Changed::Yes;
             passes.push(PassRecord { name: pass.name(), changed, time, values: graph.len() });
             if pass.name() == "integerise" {
+                exact = graph.clone();
+            }
+            if ["integerise", "single-requant"].contains(&pass.name()) {
                 integer = graph.clone();
             }
             observe(pass.name(), graph);
@@ -114,7 +128,7 @@ impl Model {
         })?;
         let (target, io, goal) = (options.target.clone(), options.io, options.goal);
         let warnings = warnings.into_inner();
-        Ok(Model { imported, integer, optimised: graph, target, io, goal, passes, warnings })
+        Ok(Model { imported, exact, integer, optimised: graph, target, io, goal, passes, warnings })
     }
 
     fn lowering(&self, io: Io) -> lower::Options {

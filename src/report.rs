@@ -73,6 +73,15 @@ pub struct Totals {
     pub flash_bytes_estimate: usize,
 }
 
+/// What another rounding than the model's own changed, on random inputs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RequantReport {
+    pub samples: u64,
+    /// Elements of all outputs of all samples.
+    pub elements: usize,
+    pub differing: usize,
+}
+
 /// A model's needs on a target.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -83,6 +92,9 @@ pub struct Report {
     pub outputs: Vec<PortReport>,
     pub kernels: Vec<KernelReport>,
     pub totals: Totals,
+    /// Absent where every rounding is the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requant: Option<RequantReport>,
 }
 
 impl Report {
@@ -115,6 +127,7 @@ impl Report {
             outputs,
             kernels,
             totals,
+            requant: None,
         }
     }
 

@@ -57,6 +57,22 @@ fn written_outputs_serve_as_inputs_of_a_comparison() {
 }
 
 #[test]
+fn fast_requantisation_is_counted_and_all_executors_agree_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |mode: &str| {
+        let target = "--target cortex-m0plus --name net";
+        json(&format!("compile fm_lenet5_int8_qdq.onnx {target} --requant {mode} -o {} --json", folder.path().display()))
+    };
+    assert!(line("exact")["report"]["requant"].is_null());
+    let count = &line("fast")["report"]["requant"];
+    assert_eq!((count["samples"].as_u64(), count["elements"].as_u64()), (Some(8), Some(80)));
+    assert!(count["differing"].as_u64().unwrap() <= 40, "{count}");
+    let source = std::fs::read_to_string(folder.path().join("net.c")).unwrap();
+    assert!(source.contains("net_mul_high_round"), "nothing is rounded in integers");
+    ok("validate fm_lenet5_int8_qdq.onnx --target generic-c --requant fast --samples 2");
+}
+
+#[test]
 fn two_compilations_are_byte_identical() {
     for (model, target) in [("fm_lenet5", "cortex-m0"), ("fm_lenet5_int8_qdq", "stm32h7")] {
         let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ mod support;
 use mcc::ir::Op;
 use mcc::ir::graph::{Def, Graph, ValueId};
 use mcc::ir::op::Step;
-use mcc::passes::{PASSES, PassCx, egraph, pass};
+use mcc::passes::{PassCx, egraph, pass, pipeline};
 use mcc::{Error, Model, Options, text_file};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -115,8 +115,8 @@ fn the_corpus_fires_rules() {
             Err(e) => panic!("{name}: {e}"),
         };
         let cx = PassCx::quiet(&options.target);
-        for pass in PASSES.iter().take_while(|p| p.name() != "egraph") {
-            pass::run(*pass, &mut graph, &cx).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for pass in pipeline::wanted(&cx).take_while(|p| p.name() != "egraph") {
+            pass::run(pass, &mut graph, &cx).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
         let (_, report) = egraph::optimise(&graph, &options.target, &egraph::rules()).expect("optimises");
         total += 1;

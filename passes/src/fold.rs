@@ -108,7 +108,10 @@ mod tests {
         let warnings = std::cell::RefCell::new(vec![]);
         let warn = |text| warnings.borrow_mut().push(text);
         let target = mcc_ir::Target::parse("name = \"t\"\ndescription = \"\"\nbackend = \"c\"\nalignment = 4").unwrap();
-        assert_eq!(fold("fold", &mut graph, &PassCx { target: &target, warn: &warn }, |_| true), Ok(Changed::Yes));
+        assert_eq!(
+            fold("fold", &mut graph, &PassCx { warn: &warn, ..PassCx::quiet(&target) }, |_| true),
+            Ok(Changed::Yes)
+        );
         assert_eq!(graph.values().filter(|(id, _)| graph.node(*id).is_some()).count(), 3);
         assert_eq!(warnings.borrow().len(), 1);
     }

@@ -11,7 +11,8 @@ pub mod integerise;
 pub mod lower;
 pub mod pass;
 pub mod pipeline;
+pub mod single;
 
 pub use error::{Error, Result};
-pub use pass::{Changed, Class, Pass, PassCx};
+pub use pass::{Changed, Class, Pass, PassCx, Requant};
 pub use pipeline::PASSES;

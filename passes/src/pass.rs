@@ -21,9 +21,20 @@ pub enum Changed {
     No,
 }
 
+/// How sums of products become small integers again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Requant {
+    /// As ONNX has it: a product in `f32`, rounded half to even.
+    #[default]
+    Exact,
+    /// By a product of integers; few results differ, by one.
+    Fast,
+}
+
 /// What a pass may know beside the graph, and whom it tells what the user should know.
 pub struct PassCx<'a> {
     pub target: &'a Target,
+    pub requant: Requant,
     /// Takes a sentence on something that is no error, such as a limit that was hit.
     pub warn: &'a dyn Fn(String),
 }
@@ -31,7 +42,7 @@ pub struct PassCx<'a> {
 impl<'a> PassCx<'a> {
     /// A context whose warnings go nowhere.
     pub fn quiet(target: &'a Target) -> PassCx<'a> {
-        PassCx { target, warn: &|_| {} }
+        PassCx { target, requant: Requant::default(), warn: &|_| {} }
     }
 }
 
@@ -42,6 +53,10 @@ pub trait Pass: Sync {
     /// One line for `mcc passes`.
     fn summary(&self) -> &'static str;
     fn class(&self) -> Class;
+    /// Whether the pipeline runs it.
+    fn wanted(&self, _: &PassCx<'_>) -> bool {
+        true
+    }
     /// Transforms the graph.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! `mcc analyze`: what each kernel costs on a target.
 
-use super::args::{GoalArgs, IoArg, ModelArgs};
+use super::args::{ChoiceArgs, IoArg, ModelArgs};
 use super::compile::totals;
 use super::output;
+use super::requant;
 use mcc::backends::targets;
 use mcc::report::{KernelReport, Report};
 use mcc::{Options, Result};
@@ -17,7 +18,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    goal: GoalArgs,
+    choices: ChoiceArgs,
     /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -41,9 +42,9 @@ struct Outcome {
 
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
-    let options = Options { io: args.io.into(), goal: args.goal.goal(), ..args.model.options(target) };
+    let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
     let model = mcc::Model::load(&args.model.model, &options)?;
-    let report = Report::of(&model.plan()?, target);
+    let report = Report { requant: requant::differing(&model)?, ..Report::of(&model.plan()?, target) };
     let over = report.over_budget(target.ram, target.flash);
     let fits = (target.ram.is_some() || target.flash.is_some()).then_some(over.is_empty());
     if args.json {

@@ -5,6 +5,7 @@ use mcc::backends::targets;
 use mcc::frontend::ImportOptions;
 use mcc::ir::Target;
 use mcc::ir::target::Backend as Family;
+use mcc::passes::Requant;
 use mcc::passes::lower::{Goal, Io};
 use mcc::{Error, Model, Options, Result};
 use std::collections::BTreeMap;
@@ -31,29 +32,45 @@ impl ModelArgs {
         }
     }
 
-    pub fn options(&self, target: &Target) -> Options {
-        Options { target: target.clone(), import: self.import(), io: Io::default(), goal: Goal::default() }
+    pub fn options(&self, target: &Target, choices: ChoiceArgs) -> Options {
+        Options {
+            target: target.clone(),
+            import: self.import(),
+            io: Io::default(),
+            goal: choices.goal(),
+            requant: choices.requant(),
+        }
     }
 
     /// Imports the model and runs all passes for a target.
     ///
     /// # Errors
     /// Where the model is not supported.
-    pub fn load(&self, target: &Target, goal: Goal) -> Result<Model> {
-        Model::load(&self.model, &Options { goal, ..self.options(target) })
+    pub fn load(&self, target: &Target, choices: ChoiceArgs) -> Result<Model> {
+        Model::load(&self.model, &self.options(target, choices))
     }
 }
 
-/// The choice among kernels.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct GoalArgs {
+/// What the compiler may choose.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct ChoiceArgs {
     /// What kernels are chosen to save on a microcontroller
     #[arg(short = 'O', long = "optimize", value_enum, default_value_t, value_name = "GOAL")]
     optimize: GoalArg,
+    /// How sums of products become small integers again
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    requant: RequantArg,
 }
 
-impl GoalArgs {
-    pub fn goal(self) -> Goal {
+impl ChoiceArgs {
+    fn requant(self) -> Requant {
+        match self.requant {
+            RequantArg::Exact => Requant::Exact,
+            RequantArg::Fast => Requant::Fast,
+        }
+    }
+
+    fn goal(self) -> Goal {
         match self.optimize {
             GoalArg::Time => Goal::Time,
             GoalArg::Balanced => Goal::Balanced,
@@ -71,6 +88,16 @@ enum GoalArg {
     Balanced,
     /// Flash
     Size,
+}
+
+/// How sums of products become small integers again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum RequantArg {
+    /// As in the model: in floating point, ties to even
+    #[default]
+    Exact,
+    /// In integers, for cores without FPU: few results differ, by one; the report counts them
+    Fast,
 }
 
 /// Where inputs and outputs live in emitted C.

@@ -1,11 +1,10 @@
 //! `mcc bench`: how fast the just-in-time compiled model runs on this machine.
 
-use super::args::ModelArgs;
+use super::args::{ChoiceArgs, ModelArgs};
 use super::output;
 use super::tap::random_inputs;
 use mcc::backends::targets;
 use mcc::ir::{DType, Tensor};
-use mcc::passes::lower::Goal;
 use mcc::{Error, Result, TensorMut, TensorRef};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -54,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let target = targets::find("host")?;
     let start = Instant::now();
-    let model = args.model.load(target, Goal::default())?;
+    let model = args.model.load(target, ChoiceArgs::default())?;
     let mut session = model.session()?;
     let compile = start.elapsed();
     let inputs = random_inputs(&model.integer, 1)?;

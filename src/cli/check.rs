@@ -1,13 +1,12 @@
 //! `mcc check`: everything that keeps a model from being compiled, at once.
 
-use super::args::ModelArgs;
+use super::args::{ChoiceArgs, ModelArgs};
 use super::output;
 use super::render::{Fault, faults};
 use mcc::backends::targets;
 use mcc::ir::graph::Def;
 use mcc::ir::op::Op;
 use mcc::ir::{Graph, TensorType, ops};
-use mcc::passes::lower::Goal;
 use mcc::{Error, Result};
 use serde::Serialize;
 use std::io::Write;
@@ -39,7 +38,7 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let target = targets::find(&args.target)?;
     let mut errors = Vec::new();
-    match args.model.load(target, Goal::default()) {
+    match args.model.load(target, ChoiceArgs::default()) {
         Ok(model) => {
             errors.extend(without_code(&model.optimised, &target.name));
             if errors.is_empty()

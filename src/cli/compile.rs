@@ -1,7 +1,8 @@
 //! `mcc compile`: a model becomes C.
 
-use super::args::{GoalArgs, IoArg, ModelArgs, c_target, parse_bytes};
+use super::args::{ChoiceArgs, IoArg, ModelArgs, c_target, parse_bytes};
 use super::output::{self, Written};
+use super::requant;
 use mcc::ir::text;
 use mcc::passes::pipeline;
 use mcc::report::Report;
@@ -19,7 +20,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    goal: GoalArgs,
+    choices: ChoiceArgs,
     /// Chip, core or `generic-c`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     for name in &args.print_after {
         pipeline::find(name)?;
     }
-    let options = Options { io: args.io.into(), goal: args.goal.goal(), ..args.model.options(target) };
+    let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
     let graph = mcc::text_file::load(&args.model.model, &options.import)?;
     let mut files = Vec::new();
     if let Some(folder) = &args.dump_passes {
@@ -88,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     model.warnings.iter().for_each(output::note);
     let plan = model.plan()?;
-    let report = Report::of(&plan, target);
+    let report = Report { requant: requant::differing(&model)?, ..Report::of(&plan, target) };
     let over = report.over_budget(args.ram.or(target.ram), args.flash.or(target.flash));
     if !over.is_empty() {
         return Err(Error::Budget(over.join("; ")));
@@ -133,5 +134,13 @@ pub fn totals(report: &Report) -> String {
         t.arena_gap_operator_percent,
         n(t.arena_bound_operator_bytes),
     );
+    if let Some(r) = &report.requant {
+        text += &format!(
+            "requantised in integers: {} of {} output elements differ on {} random samples\n",
+            n(r.differing),
+            n(r.elements),
+            r.samples
+        );
+    }
     text
 }

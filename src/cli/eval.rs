@@ -1,6 +1,6 @@
 //! `mcc eval`: accuracy on a labelled data set.
 
-use super::args::{GoalArgs, ModelArgs};
+use super::args::{ChoiceArgs, ModelArgs};
 use super::executor::{Backend, Executor};
 use super::npz::Npz;
 use super::output;
@@ -38,7 +38,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    goal: GoalArgs,
+    choices: ChoiceArgs,
     /// Archive with the arrays x and y
     #[arg(long, value_name = "SET.npz")]
     data: PathBuf,
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(bad(format!("{:?} holds {samples} samples, {:?} {} labels", args.x, args.y, y.ty().elements())));
     }
     let samples = samples.min(args.limit.unwrap_or(samples));
-    let model = args.model.load(target, args.goal.goal())?;
+    let model = args.model.load(target, args.choices)?;
     let mut executor = Executor::new(args.backend, &model)?;
     let [(port, ty)] = executor.inputs() else {
         return Err(Error::Usage(format!(

@@ -17,6 +17,7 @@ mod opt;
 mod output;
 mod preprocess;
 mod render;
+mod requant;
 mod run;
 mod tap;
 mod validate;

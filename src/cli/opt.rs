@@ -37,8 +37,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
+    let cx = PassCx { warn: &output::note, ..PassCx::quiet(target) };
     let passes = match args.pipeline {
-        true => pipeline::PASSES.to_vec(),
+        true => pipeline::wanted(&cx).collect(),
         false => args.pass.iter().map(|name| pipeline::find(name)).collect::<std::result::Result<Vec<_>, _>>()?,
     };
     if let Some(path) = args.output.as_ref().filter(|p| p.extension().is_none_or(|e| e != "mcc")) {
@@ -47,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut graph = mcc::text_file::load(&args.model.model, &args.model.import())?;
     mcc::ir::verify::verify(&graph)?;
     for pass in passes {
-        pass::run(pass, &mut graph, &PassCx { target, warn: &output::note })?;
+        pass::run(pass, &mut graph, &cx)?;
         if args.print_after {
             eprint!("// after {}\n{}", pass.name(), text::print(&graph));
         }

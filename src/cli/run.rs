@@ -1,13 +1,12 @@
 //! `mcc run`: one run of a model on given inputs, compared with stored outputs where there are any.
 
-use super::args::{GoalArgs, ModelArgs};
+use super::args::{ChoiceArgs, ModelArgs};
 use super::compare::{self, Difference, Tolerance};
 use super::executor::{Backend, Executor};
 use super::npz::{self, Npz};
 use super::output;
 use indicatif::ProgressBar;
 use mcc::ir::{Target, Tensor};
-use mcc::passes::lower::Goal;
 use mcc::{Error, Model, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    goal: GoalArgs,
+    choices: ChoiceArgs,
     /// What runs the model
     #[arg(long, value_enum)]
     backend: Backend,
@@ -90,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, None) => return Err(Error::Usage("give --case or --inputs".into())),
     };
     let mut npz = Npz::open(path)?;
-    let model = load(&args.model, target, args.goal.goal(), &mut npz, prefix)?;
+    let model = load(&args.model, target, args.choices, &mut npz, prefix)?;
     let mut executor = Executor::new(args.backend, &model)?;
     let mut inputs = Vec::new();
     for (port, ty) in executor.inputs() {
@@ -148,8 +147,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Loads the model. Where dimensions are not known, those inputs that the user gave no shape take that of their array.
-fn load(args: &ModelArgs, target: &'static Target, goal: Goal, npz: &mut Npz, prefix: &str) -> Result<Model> {
-    match args.load(target, goal) {
+fn load(args: &ModelArgs, target: &'static Target, choices: ChoiceArgs, npz: &mut Npz, prefix: &str) -> Result<Model> {
+    match args.load(target, choices) {
         Err(Error::Import(e)) if e.code() == mcc::frontend::code::DIMENSION => {}
         other => return other,
     }
@@ -162,7 +161,7 @@ fn load(args: &ModelArgs, target: &'static Target, goal: Goal, npz: &mut Npz, pr
             args.input_shapes.push((input.to_string(), tensor.shape().to_vec()));
         }
     }
-    args.load(target, goal)
+    args.load(target, choices)
 }
 
 /// What is wrong with an output, if anything.

@@ -4,7 +4,7 @@
 //! every value as an output, and each node is held against the evaluator on the operands that it was given, so that a
 //! wrong node is found where it is and rounding does not pile up.
 
-use super::args::{GoalArgs, ModelArgs};
+use super::args::{ChoiceArgs, ModelArgs};
 use super::compare::{self, Difference};
 use super::executor::{raw, tensors};
 use super::output;
@@ -14,7 +14,7 @@ use mcc::backends::targets;
 use mcc::ir::target::Backend as Family;
 use mcc::ir::{Graph, Tensor, eval, plan};
 use mcc::passes::lower::Io;
-use mcc::{Error, Model, Options, Result};
+use mcc::{Error, Model, Result};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    goal: GoalArgs,
+    choices: ChoiceArgs,
     /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -86,7 +86,7 @@ struct Outcome {
 
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
-    let mut options = Options { goal: args.goal.goal(), ..args.model.options(target) };
+    let mut options = args.model.options(target, args.choices);
     let imported = mcc::text_file::load(&args.model.model, &options.import)?;
     let model = Model::from_graph(imported.clone(), &options)?;
     options.target = targets::find("host")?.clone();
