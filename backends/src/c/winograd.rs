@@ -160,9 +160,9 @@ static inline void $_winograd_4_axis(uint32_t o[6], uint32_t d0, uint32_t d1, ui
 pub const F4_IN: &str = r#"
 /* Transforms a tile of 6x6 pixels x to v. A word is 65536 times its upper plus its lower value, both signed. Its
  * half-words are made in the end, by the bit 0x8000, which all frequencies receive once from pixels 4 and 5. */
-static void $_winograd_4_in_@N(uint32_t *v, const uint8_t *x, uint32_t flip) {
-    /* Flipped bytes are larger by 128, which frequency 1 sees -6 times. */
-    const uint32_t less = flip != 0u ? 768u * 0x10001u : 0u;
+static inline void $_winograd_4_in_@N(uint32_t *v, const uint8_t *x, uint32_t flip) {
+    /* Flipped bytes are larger by 128, which frequency 1 sees -6 times on each axis, the others not at all. */
+    const uint32_t more = flip != 0u ? 4608u * 0x10001u : 0u;
     for (int32_t k = 0; k < @N; k++) {
         const uint8_t *column = x + k / 2 * 4;
         const uint32_t shift = (uint32_t)k % 2u * 8u;
@@ -173,7 +173,6 @@ static void $_winograd_4_in_@N(uint32_t *v, const uint8_t *x, uint32_t flip) {
                 d[i] = ($_load_4(column + i * 12 * @N) ^ flip) >> shift & 0x00ff00ffu;
             }
             $_winograd_4_axis(o, d[0], d[1], d[2], d[3], d[4], d[5]);
-            o[1] += less;
             for (int32_t i = 0; i < 6; i++) {
                 t[i][j] = o[i];
             }
@@ -181,12 +180,72 @@ static void $_winograd_4_in_@N(uint32_t *v, const uint8_t *x, uint32_t flip) {
         for (int32_t i = 0; i < 6; i++) {
             uint32_t o[6];
             $_winograd_4_axis(o, t[i][0], t[i][1], t[i][2], t[i][3], t[i][4] + 0x8000u, t[i][5] + 0x8000u);
+            o[1] -= i == 1 ? more : 0u;
             for (int32_t j = 0; j < 6; j++) {
                 v[((i * 6 + j) * @N + k) * 4] = o[j] ^ 0x8000u;
             }
         }
     }
 }"#;
+
+/// The pieces of [`F4_IN_S8`].
+pub const F4_PIECES: &str = r#"
+#if @THUMB_DSP
+/* Six values r4 to r9 to the frequencies r4, lr, r11, r5, r6, r9. */
+#define $_WINOGRAD_4_AXIS \
+    "sub r11, r8, r6, lsl #2\n\tsub r12, r7, r5, lsl #2\n\tadd lr, r11, r12\n\tsub r11, r11, r12\n\t" \
+    "subs r4, r4, r6\n\tsub r8, r8, r6\n\tsub r12, r7, r5\n\tsub r9, r9, r7\n\t" \
+    "add r4, r8, r4, lsl #2\n\tadd r5, r8, r12, lsl #1\n\tsub r6, r8, r12, lsl #1\n\tsub r9, r9, r12, lsl #2\n\t"
+/* Column j of a tile at r1 to column j of the stack. */
+#define $_WINOGRAD_4_COLUMN(n, j, ror) \
+    "ldr.w r4, [r1, #(" j "*2*" n ")]\n\tldr.w r5, [r1, #(" j "*2*" n "+12*" n ")]\n\t" \
+    "ldr.w r6, [r1, #(" j "*2*" n "+24*" n ")]\n\tldr.w r7, [r1, #(" j "*2*" n "+36*" n ")]\n\t" \
+    "ldr.w r8, [r1, #(" j "*2*" n "+48*" n ")]\n\tldr.w r9, [r1, #(" j "*2*" n "+60*" n ")]\n\t" \
+    "sxtab16 r4, r10, r4" ror "\n\tsxtab16 r5, r10, r5" ror "\n\tsxtab16 r6, r10, r6" ror "\n\t" \
+    "sxtab16 r7, r10, r7" ror "\n\tsxtab16 r8, r10, r8" ror "\n\tsxtab16 r9, r10, r9" ror "\n\t" \
+    $_WINOGRAD_4_AXIS \
+    "str.w r4, [sp, #(" j "*4)]\n\tstr.w lr, [sp, #(" j "*4+24)]\n\tstr.w r11, [sp, #(" j "*4+48)]\n\t" \
+    "str.w r5, [sp, #(" j "*4+72)]\n\tstr.w r6, [sp, #(" j "*4+96)]\n\tstr.w r9, [sp, #(" j "*4+120)]\n\t"
+/* A row of the stack at r3 to six frequencies at r0. */
+#define $_WINOGRAD_4_ROW(n, less) \
+    "ldmia r3!, {r4-r9}\n\tadd r8, r8, #0x8000\n\tadd r9, r9, #0x8000\n\t" $_WINOGRAD_4_AXIS less \
+    "eor r4, r4, #0x8000\n\teor lr, lr, #0x8000\n\teor r11, r11, #0x8000\n\t" \
+    "eor r5, r5, #0x8000\n\teor r6, r6, #0x8000\n\teor r9, r9, #0x8000\n\t" \
+    "str.w r4, [r0]\n\tstr.w lr, [r0, #(16*" n ")]\n\tstr.w r11, [r0, #(32*" n ")]\n\tadd.w r0, r0, #(48*" n ")\n\t" \
+    "str.w r5, [r0]\n\tstr.w r6, [r0, #(16*" n ")]\n\tstr.w r9, [r0, #(32*" n ")]\n\tadd.w r0, r0, #(48*" n ")\n\t"
+#define $_WINOGRAD_4_WORD(n, ror) \
+    $_WINOGRAD_4_COLUMN(n, "0", ror) $_WINOGRAD_4_COLUMN(n, "1", ror) $_WINOGRAD_4_COLUMN(n, "2", ror) \
+    $_WINOGRAD_4_COLUMN(n, "3", ror) $_WINOGRAD_4_COLUMN(n, "4", ror) $_WINOGRAD_4_COLUMN(n, "5", ror) \
+    "mov r3, sp\n\t" \
+    $_WINOGRAD_4_ROW(n, "") $_WINOGRAD_4_ROW(n, "sub lr, lr, #0x12001200\n\t") $_WINOGRAD_4_ROW(n, "") \
+    $_WINOGRAD_4_ROW(n, "") $_WINOGRAD_4_ROW(n, "") $_WINOGRAD_4_ROW(n, "") \
+    "movw r12, #(576*" n "-16)\n\tsub r0, r0, r12\n\t"
+#endif"#;
+
+pub const F4_IN_S8: &str = r#"
+/* Transforms a tile of 6x6 pixels x to v: see $_winograd_4_in. */
+#if @THUMB_DSP
+$_ASSEMBLY
+static void $_winograd_4_in_s8_@N(uint32_t *v $_UNUSED, const uint8_t *x $_UNUSED, uint32_t flip $_UNUSED) {
+    __asm__ volatile(
+        "push {r4-r11, lr}\n\t"
+        "sub sp, #144\n\t"
+        /* Bytes are taken as larger by 128. */
+        "mov r10, #0x00800080\n\t"
+        "mov r2, #(@N/2)\n"
+        "1:\n\t"
+        $_WINOGRAD_4_WORD("@N", "") $_WINOGRAD_4_WORD("@N", ", ror #8")
+        "adds r1, #4\n\t"
+        "subs r2, #1\n\t"
+        "bne.w 1b\n\t"
+        "add sp, #144\n\t"
+        "pop {r4-r11, pc}");
+}
+#else
+static inline void $_winograd_4_in_s8_@N(uint32_t *v, const uint8_t *x, uint32_t flip) {
+    $_winograd_4_in_@N(v, x, flip);
+}
+#endif"#;
 
 pub const F4_OUT: &str = r#"
 /* Turns the frequencies of one tile and filter, eight words apart, into its 4x4 sums, plus first, in their place. An axis
@@ -209,7 +268,7 @@ static inline void $_winograd_4_row(int32_t *m, const uint32_t z[6], int32_t fir
     m[24] = $_add(first, (int32_t)(y[3] * 0x38e38e39u) >> (shift - 2));
 }
 
-static void $_winograd_4_out(int32_t *m, int32_t first) {
+static inline void $_winograd_4_out(int32_t *m, int32_t first) {
     uint32_t z[4][6];
     const int32_t *from = m;
     for (int32_t j = 0; j < 6; j++, from += 8) {
@@ -224,6 +283,93 @@ static void $_winograd_4_out(int32_t *m, int32_t first) {
     $_winograd_4_row(m + 32, z[1], first, 5);
     $_winograd_4_row(m + 64, z[2], first, 4);
     $_winograd_4_row(m + 96, z[3], first, 4);
+}"#;
+
+pub const F4_BYTES: &str = r#"
+/* As $_winograd_4_out, but the sums end as bytes. channel: where its sums start, and its factor or scale. place: elements
+ * from one output to the next, from the second one of a row to the first one of the next row, and the start of
+ * $_scale_to_s8. */
+#if @THUMB_DSP && @ARM_FP
+/* Six frequencies r4 to r9 to 24, 12, 6 and 6 times the sums in r7, r8, r10, r11. */
+#define $_WINOGRAD_4_SUMS \
+    "add r10, r5, r6\n\tsub r11, r5, r6\n\tadd r5, r7, r8\n\tsubs r6, r7, r8\n\t" \
+    "add r7, r5, r10, lsl #2\n\tadd r7, r7, r4, lsl #1\n\tadd r8, r6, r11, lsl #1\n\t" \
+    "add r10, r10, r5\n\tadd r6, r6, r9\n\tadd r11, r11, r6, lsl #1\n\t"
+#define $_WINOGRAD_4_DOWN(j) \
+    "ldr.w r4, [r0, #(" j "*32)]\n\tldr.w r5, [r0, #(" j "*32+192)]\n\tldr.w r6, [r0, #(" j "*32+384)]\n\t" \
+    "ldr.w r7, [r0, #(" j "*32+576)]\n\tldr.w r8, [r0, #(" j "*32+768)]\n\tldr.w r9, [r0, #(" j "*32+960)]\n\t" \
+    $_WINOGRAD_4_SUMS \
+    "str.w r7, [sp, #(" j "*4)]\n\tstr.w r8, [sp, #(" j "*4+24)]\n\t" \
+    "str.w r10, [sp, #(" j "*4+48)]\n\tstr.w r11, [sp, #(" j "*4+72)]\n\t"
+#define $_WINOGRAD_4_BY_FACTOR \
+    "smmla r7, r7, r3, lr\n\tsmmla r8, r8, r3, lr\n\tsmmla r10, r10, r3, lr\n\tsmmla r11, r11, r3, lr\n\t" \
+    "ssat r7, #8, r7, asr #4\n\tssat r8, #8, r8, asr #4\n\tssat r10, #8, r10, asr #4\n\tssat r11, #8, r11, asr #4\n\t"
+#define $_WINOGRAD_4_BY_SCALE \
+    "vmov s0, r7\n\tvmov s1, r8\n\tvmov s2, r10\n\tvmov s3, r11\n\t" \
+    "vcvt.f32.s32 s0, s0\n\tvcvt.f32.s32 s1, s1\n\tvcvt.f32.s32 s2, s2\n\tvcvt.f32.s32 s3, s3\n\t" \
+    "vnmul.f32 s0, s0, s15\n\tvnmul.f32 s1, s1, s15\n\tvnmul.f32 s2, s2, s15\n\tvnmul.f32 s3, s3, s15\n\t" \
+    "vcvtr.s32.f32 s0, s0\n\tvcvtr.s32.f32 s1, s1\n\tvcvtr.s32.f32 s2, s2\n\tvcvtr.s32.f32 s3, s3\n\t" \
+    "vmov r7, s0\n\tvmov r8, s1\n\tvmov r10, s2\n\tvmov r11, s3\n\t" \
+    "qadd r7, r7, lr\n\tqadd r8, r8, lr\n\tqadd r10, r10, lr\n\tqadd r11, r11, lr\n\t" \
+    "ssat r7, #8, r7\n\tssat r8, #8, r8\n\tssat r10, #8, r10\n\tssat r11, #8, r11\n\t"
+/* A row of the stack at r0 to four bytes at r1, its sums divided by 2^a, 2^b, 2^c and 2^c. */
+#define $_WINOGRAD_4_ACROSS(a, b, c, end) \
+    "ldmia r0!, {r4-r9}\n\t" $_WINOGRAD_4_SUMS \
+    "mul r7, r7, r12\n\tmul r8, r8, r12\n\tmul r10, r10, r12\n\tmul r11, r11, r12\n\t" \
+    "add r7, r2, r7, asr #" a "\n\tadd r8, r2, r8, asr #" b "\n\t" \
+    "add r10, r2, r10, asr #" c "\n\tadd r11, r2, r11, asr #" c "\n\t" \
+    "ldrd r4, r5, [sp, #96]\n\t" end \
+    "strb r7, [r1]\n\tstrb.w r8, [r1, r4]\n\tstrb.w r10, [r1, r4, lsl #1]\n\t" \
+    "add r1, r4\n\tstrb.w r11, [r1, r4, lsl #1]\n\tadd r1, r5\n\t"
+#define $_WINOGRAD_4_ROWS(end) \
+    $_WINOGRAD_4_ACROSS("6", "5", "4", end) $_WINOGRAD_4_ACROSS("5", "4", "3", end) \
+    $_WINOGRAD_4_ACROSS("4", "3", "2", end) $_WINOGRAD_4_ACROSS("4", "3", "2", end) \
+    "add sp, #104\n\tpop {r4-r11, pc}\n"
+$_ASSEMBLY
+static void $_winograd_4_bytes(int32_t *m $_UNUSED, int8_t *to $_UNUSED, const uint32_t *channel $_UNUSED,
+                               const int32_t *place $_UNUSED) {
+    __asm__ volatile(
+        "push {r4-r11, lr}\n\t"
+        "ldm r3, {r4, r5, lr}\n\t"
+        "ldrd r2, r3, [r2]\n\t"
+        "push {r4, r5}\n\t"
+        "sub sp, #96\n\t"
+        "movw r12, #0x8e39\n\tmovt r12, #0x38e3\n\t"
+        $_WINOGRAD_4_DOWN("0") $_WINOGRAD_4_DOWN("1") $_WINOGRAD_4_DOWN("2")
+        $_WINOGRAD_4_DOWN("3") $_WINOGRAD_4_DOWN("4") $_WINOGRAD_4_DOWN("5")
+        "mov r0, sp\n\t"
+        "cmp r3, #0\n\t"
+        "bmi.w 1f\n\t"
+        $_WINOGRAD_4_ROWS($_WINOGRAD_4_BY_FACTOR)
+        "1:\n\t"
+        "vmov s15, r3\n\t"
+        "asr lr, lr, #4\n\t"
+        $_WINOGRAD_4_ROWS($_WINOGRAD_4_BY_SCALE));
+}
+#else
+static inline void $_winograd_4_bytes(int32_t *m, int8_t *to, const uint32_t *channel, const int32_t *place) {
+    $_winograd_4_out(m, (int32_t)channel[0]);
+    for (int32_t i = 0; i < 16; i++) {
+        to[i % 4 * place[0] + i / 4 * (place[0] + place[1])] = $_scale_to_s8(m[8 * i], channel[1], place[2]);
+    }
+}
+#endif"#;
+
+pub const SCALE_TO_S8: &str = r#"
+/* A sum to a byte: the upper word of sum * factor, plus start, sixteen times the result; or by a scale, of which the
+ * negative is given. */
+static inline int8_t $_scale_to_s8(int32_t sum, uint32_t factor, int32_t start) {
+    if (factor >> 31 != 0u) {
+        return (int8_t)$_round_to_s8(-$_mul((float)sum, $_f_of_bits(factor)), start >> 4);
+    }
+#if @ARM_DSP
+    int32_t r;
+    __asm__("smmla %0, %1, %2, %3\n\tssat %0, #8, %0, asr #4" : "=r"(r) : "r"(sum), "r"(factor), "r"(start));
+    return (int8_t)r;
+#else
+    const int32_t scaled = (int32_t)((int64_t)sum * (int32_t)factor >> 32);
+    return (int8_t)$_max($_min((scaled + start) >> 4, 127), -128);
+#endif
 }"#;
 
 pub const STRIDE_2_AXIS: &str = r#"

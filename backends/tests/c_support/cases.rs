@@ -262,7 +262,7 @@ pub fn depthwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
     all
 }
 
-/// Convolutions 3x3 of random sizes, channels and pads, of one stride on both axes.
+/// Convolutions 3x3 of random sizes, channels, pads and epilogues, of one stride on both axes.
 pub fn winograds(stride: usize, n: usize) -> Vec<(Graph, Vec<Tensor>)> {
     let r = &mut Random::new(40 + stride as u64);
     let mut all = Vec::new();
@@ -277,7 +277,18 @@ pub fn winograds(stride: usize, n: usize) -> Vec<(Graph, Vec<Tensor>)> {
         let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
         let (bias, extreme) = (r.below(4) > 0, r.below(4) == 0);
         let case = Case { size, outs: 1 + r.below(7), pad, stride: [stride; 2], bias, extreme, ..BASE };
-        all.push(conv(case, x, r.next()));
+        let out = |axis: usize| (size[1 + axis] + pad[axis] + pad[2 + axis] - 3) / stride + 1;
+        let out = [size[0], out(0), out(1), case.outs];
+        all.push(match r.below(3) {
+            0 => conv(case, x, r.next()),
+            kind => conv_then(case, x, r.next(), |r, outs| {
+                let (mut post, mut operands) = full_requant(r, outs);
+                if kind == 2 {
+                    operands.push((residual(r, &mut post, &out), true));
+                }
+                (post, operands)
+            }),
+        });
     }
     all
 }

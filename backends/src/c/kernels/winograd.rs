@@ -5,7 +5,10 @@
 //! frequency, which is where nearly all time goes; then each tile is transformed back, and its outputs inside the image
 //! are finished and stored.
 
+use super::rescale::Rescale;
+use super::residual::{Residual, SHIFT};
 use super::{Geometry, Style, Template, affine, suits};
+use crate::c::consts::int;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
@@ -19,6 +22,9 @@ const TILES: usize = 4;
 
 /// Filters that are multiplied together.
 const FILTERS: usize = 2;
+
+/// More input channels would take more working memory than time that they save, and offsets too far for a load.
+const MOST_CHANNELS: usize = 128;
 
 pub fn offer_f2(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     offer(spec, target, Winograd::F2)
@@ -42,7 +48,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer
     let unsigned = spec.arg_types[0].dtype == DType::U8;
     let (range, limit) = if unsigned { (0..=255, 255) } else { (-128..=127, 128) };
     let weights: Vec<i8> = spec.consts[1]?.bytes().iter().map(|b| *b as i8).collect();
-    if !range.contains(&o.pad_value) || !form.fits(&weights, 9 * g.channels, limit) {
+    if g.channels > MOST_CHANNELS || !range.contains(&o.pad_value) || !form.fits(&weights, 9 * g.channels, limit) {
         return None;
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
@@ -51,8 +57,8 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer
     Some(Offer {
         packings,
         scratch_bytes: tiles.scratch_bytes(),
-        cycles: tiles.cycles(&g),
-        code_bytes: 3000,
+        cycles: tiles.cycles(&g, o.post.len()),
+        code_bytes: tiles.code_bytes(),
         overlap: None,
     })
 }
@@ -94,19 +100,117 @@ impl Tiles {
         4 * (self.transformed() + self.sums()) + self.form.inputs() * self.form.inputs() * self.pixel()
     }
 
-    /// Estimated cycles, fitted to the Cortex-M4.
-    fn cycles(&self, g: &Geometry) -> f64 {
+    /// Estimated cycles, fitted to the Cortex-M4; `steps` are those of the epilogue.
+    fn cycles(&self, g: &Geometry, steps: usize) -> f64 {
         let groups = self.count.div_ceil(TILES) as f64;
         let products = self.form.frequencies() as f64 * (16.0 * self.words as f64 + 18.0);
+        // Of a word of a tile, and of a tile under a filter.
         let (bring, back) = match self.form {
-            Winograd::F2 => (200.0, 70.0),
-            Winograd::F4 => (500.0, 250.0),
-            Winograd::Stride2 => (300.0, 110.0),
+            Winograd::F2 => (160.0, 110.0),
+            Winograd::F4 => (406.0, 395.0),
+            Winograd::Stride2 => (323.0, 135.0),
         };
+        let tile = 100.0 * self.form.inputs() as f64 + bring * self.words as f64;
         let outputs = (self.form.outputs() * self.form.outputs()) as f64;
+        let back = back + if steps > 1 { 20.0 * outputs } else { 0.0 };
         let pairs = g.outs.div_ceil(FILTERS) as f64;
-        groups * (TILES as f64 * bring * self.words as f64 + pairs * (products + 8.0 * (back + 18.0 * outputs)))
+        groups * (TILES as f64 * tile + pairs * (products + (TILES * FILTERS) as f64 * back))
     }
+
+    /// Estimated bytes of code, of which kernels of one number of words share the most.
+    fn code_bytes(&self) -> usize {
+        let own = match self.form {
+            Winograd::F2 => 1200,
+            Winograd::F4 => 3000,
+            Winograd::Stride2 => 1600,
+        };
+        own + 56 * self.words.min(32)
+    }
+}
+
+/// How the sums of a tile become outputs.
+enum End {
+    /// By the epilogue's own steps.
+    Steps,
+    /// To bytes by factors and scales, then by the other steps.
+    Factors { rest: Rest },
+}
+
+/// What follows when sums are bytes.
+enum Rest {
+    Nothing,
+    /// The addition of another byte in integers: the constants, and the argument.
+    Residual(Residual, usize),
+    Steps,
+}
+
+impl End {
+    fn new(t: &Template<'_>, rescale: Option<&Rescale>) -> End {
+        let k = t.kernel;
+        let (Some(_), Some(post)) = (rescale, k.op.post()) else { return End::Steps };
+        let argument = k.op.own_inputs().unwrap_or(0) + 1;
+        let residual = match k.arg_types.get(argument) {
+            Some(ty) if ty.elements() == k.out_type.elements() => Residual::new(&post[1..], ty.dtype),
+            _ => None,
+        };
+        let rest = match residual {
+            _ if post.len() == 1 => Rest::Nothing,
+            Some(residual) => Rest::Residual(residual, argument),
+            None => Rest::Steps,
+        };
+        End::Factors { rest }
+    }
+
+    /// Whether bytes are stored as they are.
+    fn stores(&self) -> bool {
+        matches!(self, End::Factors { rest: Rest::Nothing })
+    }
+
+    /// Finishes and stores a value, a sum or (under [`End::Factors`]) a byte, as output `p + i` of a channel.
+    fn store(&self, t: &mut Template<'_>, w: &mut Writer, value: &str, p: &str, i: usize) {
+        let outs = t.kernel.out_type.shape[3];
+        let at = format!("{} + channel", affine(outs, p, (i * outs) as i64));
+        match self {
+            End::Steps => t.store(w, value, (p, i), ("channel", 0)),
+            End::Factors { rest: Rest::Nothing } => w.line(format!("out[{at}] = {value};")),
+            End::Factors { rest: Rest::Steps } => t.store_from(w, 1, value, (p, i), ("channel", 0)),
+            End::Factors { rest: Rest::Residual(r, argument) } => {
+                let (b, min, max) = (t.arg(*argument), t.helpers.get("min"), t.helpers.get("max"));
+                let ([low, high], start) = (r.range, int(r.start));
+                let sum = format!("{value} * {} + {b}[{at}] * {} + {start}", r.factors[0], r.factors[1]);
+                w.line(format!("out[{at}] = (int8_t){max}({min}(({sum}) >> {SHIFT}, {high}), {low});"));
+            }
+        }
+    }
+}
+
+/// The factors and scales by which sums become bytes, where the epilogue begins with that.
+fn rescale(t: &Template<'_>, outs: usize) -> Option<Rescale> {
+    Rescale::of(&t.kernel.op, t.consts, t.kernel.arg_types[0].dtype, outs)
+}
+
+/// The tables of a kernel: of each channel where its sums start and its factor or scale; and where outputs of a tile go, elements
+/// from one to the next and from row to row.
+fn tables(t: &mut Template<'_>, rescale: &Rescale, outs: usize, place: Option<[usize; 2]>) {
+    let w = &mut Writer::default();
+    w.line(format!("static const uint32_t {}_channels[{}] = {{", t.name, 2 * outs));
+    for c in 0..outs {
+        let (start, factor) = rescale.plain(c);
+        w.line(format!("    0x{:x}u, 0x{factor:x}u,", start as u32));
+    }
+    w.line("};");
+    if let Some([pixel, row]) = place {
+        let place = format!("{pixel}, {}, {}", row - pixel, start_of(rescale));
+        w.line(format!("static const int32_t {}_place[3] = {{{place}}};", t.name));
+    }
+    let text = std::mem::take(w).finish();
+    t.functions.push_str(&text);
+    t.functions.push('\n');
+}
+
+/// What a scaled sum is added to.
+fn start_of(rescale: &Rescale) -> i32 {
+    (2 * rescale.zero() + 1) << 3
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer, form: Winograd) {
@@ -116,11 +220,15 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer, form: Winograd) {
     let tiles = Tiles::new(form, &g);
     tile_function(t, &g, &tiles, o.pad_value);
     let unsigned = k.arg_types[0].dtype == DType::U8;
-    let (n, size) = (tiles.words, form.outputs());
-    let (bring, back) = match form {
-        Winograd::F2 => (t.helpers.get_for("winograd_2_in", n), t.helpers.get("winograd_2_out")),
-        Winograd::F4 => (t.helpers.get_for("winograd_4_in", n), t.helpers.get("winograd_4_out")),
-        Winograd::Stride2 => (t.helpers.get_for("winograd_s2_in", n), t.helpers.get("winograd_s2_out")),
+    let n = tiles.words;
+    let bring = match form {
+        Winograd::F2 => t.helpers.get_for("winograd_2_in", n),
+        Winograd::F4 if unsigned => t.helpers.get_for("winograd_4_in", n),
+        Winograd::F4 => {
+            t.helpers.get_for("winograd_4_in", n);
+            t.helpers.get_for("winograd_4_in_s8", n)
+        }
+        Winograd::Stride2 => t.helpers.get_for("winograd_s2_in", n),
     };
     let products = t.helpers.get_for("winograd_products", n);
     let (x, weights) = (t.arg(0), t.arg(1));
@@ -135,8 +243,8 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer, form: Winograd) {
     w.line(format!("{bring}(v + i, tile, {});", if unsigned { "0u" } else { "0x80808080u" }));
     w.close();
     w.open_for("c", g.outs, FILTERS);
-    let block = form.frequencies() * n * FILTERS;
-    w.line(format!("{products}(v, {weights} + {}, m, m + {});", affine(block, "c", 0), tiles.sums()));
+    let filter = form.frequencies() * n * 2;
+    w.line(format!("{products}(v, {weights} + {}, m, m + {});", affine(filter, "c", 0), tiles.sums()));
     w.open_for("i", TILES * FILTERS, 1);
     w.line(format!("const int32_t channel = c + i % {FILTERS};"));
     w.line(format!("const int32_t t = first + i / {FILTERS};"));
@@ -152,32 +260,80 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer, form: Winograd) {
         w.line("continue;");
         w.close();
     }
-    let first = t.start(o.bias, "channel", 0, false);
-    w.line(format!("{back}(m + i, {first});"));
     place(w, &tiles);
-    let [height, width] = g.out;
-    let min = t.helpers.get("min");
+    outputs(t, w, &g, &tiles, o.bias);
+    w.close();
+    w.close();
+    w.close();
+}
+
+/// Turns sums of products `m + i` into the outputs of tile t that lie inside the image.
+fn outputs(t: &mut Template<'_>, w: &mut Writer, g: &Geometry, tiles: &Tiles, bias: bool) {
+    let (form, size, [height, width]) = (tiles.form, tiles.form.outputs(), g.out);
     let image = if g.batch > 1 { format!("image * {} + ", height * width) } else { String::new() };
     w.line(format!("int32_t p = {image}y * {} + x * {size};", width * size));
+    let full = height.is_multiple_of(size) && width.is_multiple_of(size);
+    let rescale = rescale(t, g.outs);
+    let end = End::new(t, rescale.as_ref());
+    // Outputs of a tile in C: the name of the first one, and elements from one to the next.
+    let (from, step, scaled) = match (form, &rescale) {
+        (Winograd::F4, Some(rescale)) => {
+            let bytes = t.helpers.get("winograd_4_bytes");
+            let tables_of = format!("{0}_channels + 2 * channel, {0}_place", t.name);
+            if full && end.stores() {
+                tables(t, rescale, g.outs, Some([g.outs, width * g.outs]));
+                w.line(format!("{bytes}(m + i, out + {} + channel, {tables_of});", affine(g.outs, "p", 0)));
+                return;
+            }
+            tables(t, rescale, g.outs, Some([1, size]));
+            w.line(format!("int8_t bytes[{}];", size * size));
+            w.line(format!("{bytes}(m + i, bytes, {tables_of});"));
+            ("const int8_t *s = bytes;", 1, None)
+        }
+        (_, rescale) => {
+            let back = t.helpers.get(match form {
+                Winograd::F2 => "winograd_2_out",
+                Winograd::F4 => "winograd_4_out",
+                Winograd::Stride2 => "winograd_s2_out",
+            });
+            let first = match rescale {
+                Some(rescale) => {
+                    tables(t, rescale, g.outs, None);
+                    format!("(int32_t){}_channels[2 * channel]", t.name)
+                }
+                None => t.start(bias, "channel", 0, false),
+            };
+            w.line(format!("{back}(m + i, {first});"));
+            ("const int32_t *s = m + i;", TILES * FILTERS, rescale.as_ref())
+        }
+    };
+    let scale = scaled.map(|r| {
+        w.line(format!("const uint32_t factor = {}_channels[2 * channel + 1];", t.name));
+        (t.helpers.get("scale_to_s8"), start_of(r))
+    });
+    let value = |at: String| match &scale {
+        Some((scale, start)) => format!("{scale}(s[{at}], factor, {start})"),
+        None => format!("s[{at}]"),
+    };
+    let min = t.helpers.get("min");
+    w.line(from);
     let rows =
         if height.is_multiple_of(size) { size.to_string() } else { format!("{min}({height} - y * {size}, {size})") };
-    w.line("const int32_t *s = m + i;");
-    w.line(format!("const int32_t *const end = s + {} * {rows};", size * TILES * FILTERS));
-    w.open(format!("for (; s < end; s += {}, p += {width})", size * TILES * FILTERS));
+    w.open_for("r", rows, 1);
     if width.is_multiple_of(size) {
         for q in 0..size {
-            t.store(w, &format!("s[{}]", q * TILES * FILTERS), ("p", q), ("channel", 0));
+            end.store(t, w, &value((q * step).to_string()), "p", q);
         }
     } else {
         w.line(format!("const int32_t columns = {min}({width} - x * {size}, {size});"));
         w.open_for("q", "columns", 1);
         w.line("const int32_t pixel = p + q;");
-        t.store(w, &format!("s[q * {}]", TILES * FILTERS), ("pixel", 0), ("channel", 0));
+        end.store(t, w, &value(affine(step, "q", 0)), "pixel", 0);
         w.close();
     }
-    for _ in 0..4 {
-        w.close();
-    }
+    w.line(format!("p += {width};"));
+    w.line(format!("s += {};", size * step));
+    w.close();
 }
 
 /// Defines the place of tile `t`: its image where there is more than one, and its row and column of tiles.
