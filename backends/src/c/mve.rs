@@ -268,27 +268,23 @@ static inline int8x16_t $_narrow_4(int32x4_t a, int32x4_t b, int32x4_t c, int32x
 
 pub const STORE_4: &str = r#"
 #if @MVE
-/* Four channels of n pixels from sums to 8 bits: scaled, rounded half to even, moved by zero, clamped. Of each four pixels,
- * sums holds channels 0 and 2, odd channels 1 and 3. Pixels are step bytes apart. */
+/* Four channels of n pixels from sums to 8 bits: scaled, rounded half to even, moved by zero, saturated. Of each four
+ * pixels, sums holds channels 0 and 2, odd channels 1 and 3. Pixels are step bytes apart. */
 $_ASSEMBLY
 static void $_store_4(int8_t *out $_UNUSED, int32_t step $_UNUSED, const int32_t *sums $_UNUSED,
                       const int32_t *odd $_UNUSED, const float *scale $_UNUSED, int32_t zero $_UNUSED,
-                      int32_t lo $_UNUSED, int32_t hi $_UNUSED, int32_t n $_UNUSED) {
+                      int32_t n $_UNUSED) {
     __asm__ volatile(
         "push {r4-r11, lr}\n\t"
-        "vpush {d8-d15}\n\t"
-        "ldr r4, [sp, #100]\n\t"
+        "vpush {d8-d11}\n\t"
+        "ldr r4, [sp, #68]\n\t"
         "ldm r4, {r4-r7}\n\t"
-        "ldr r8, [sp, #104]\n\t"
-        "ldr r9, [sp, #108]\n\t"
-        "ldr r11, [sp, #112]\n\t"
-        "vdup.8 q6, r9\n\t"
-        "vdup.8 q7, r11\n\t"
+        "ldr r8, [sp, #72]\n\t"
         "mov.w r10, #0\n\t"
         "vidup.u32 q5, r10, #1\n\t"
         "vmul.i32 q5, q5, r1\n\t"
         "lsls r1, r1, #2\n\t"
-        "ldr r9, [sp, #116]\n\t"
+        "ldr r9, [sp, #76]\n\t"
         "dlstp.32 lr, r9\n"
         "1:\n\t"
         "vldrw.u32 q0, [r2], #16\n\tvldrw.u32 q1, [r3], #16\n\t"
@@ -300,11 +296,10 @@ static void $_store_4(int8_t *out $_UNUSED, int32_t step $_UNUSED, const int32_t
         "vqmovnb.s32 q0, q0\n\tvqmovnb.s32 q1, q1\n\tvqmovnt.s32 q0, q2\n\tvqmovnt.s32 q1, q3\n\t"
         "vqadd.s16 q0, q0, r8\n\tvqadd.s16 q1, q1, r8\n\t"
         "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q1\n\t"
-        "vmax.s8 q0, q0, q6\n\tvmin.s8 q0, q0, q7\n\t"
         "vstrw.32 q0, [r0, q5]\n\t"
         "add r0, r1\n\t"
         "letp lr, 1b\n\t"
-        "vpop {d8-d15}\n\t"
+        "vpop {d8-d11}\n\t"
         "pop {r4-r11, pc}");
 }
 #endif"#;

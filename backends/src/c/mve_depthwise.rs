@@ -64,10 +64,12 @@ impl Planes {
         axis.size.min(room.saturating_sub(axis.pad))
     }
 
-    /// Whether offsets of two rows fit into 16 bits.
+    /// Whether offsets of two rows fit into 16 bits, and the function is otherwise possible.
     pub fn fits(&self) -> bool {
         let far = |step: usize, line: usize| 15 * step + line < 1 << 16;
-        far(self.along.step, self.across.step) && far(self.along.out_step, self.across.out_step)
+        // And the first row's place into an instruction.
+        let first = self.across.pad / 2 * 4 * self.words() + 2 * self.along.pad;
+        far(self.along.step, self.across.step) && far(self.along.out_step, self.across.out_step) && first < 1 << 12
     }
 
     /// Instructions for one image.
@@ -77,6 +79,11 @@ impl Planes {
         let used = self.used(self.along, self.columns()).div_ceil(4) * self.used(self.across, self.rows()).div_ceil(2);
         let lines = 7 * self.across.out.div_ceil(2) + 5 * self.pairs();
         (self.channels * (groups * (macs + 20) + 5 * used / 2 + lines + 45)) as f64
+    }
+
+    /// Bytes of code and tables: most instructions are wide.
+    pub fn code_bytes(&self) -> usize {
+        4 * (self.assembly().lines().count() + self.tables().len())
     }
 
     pub fn name(&self) -> String {

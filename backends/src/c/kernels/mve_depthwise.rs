@@ -17,9 +17,6 @@ use mcc_ir::target::{Feature, Target};
 /// Bytes of working memory that a plane may take.
 const MOST_BYTES: usize = 6144;
 
-/// Estimated bytes of code.
-const CODE_BYTES: usize = 1200;
-
 pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     let Op::Conv2d(o) = spec.op else { return None };
     let g = Geometry::new(o, spec.arg_types, spec.out_type)?;
@@ -43,7 +40,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         packings,
         scratch_bytes: planes.bytes(),
         cycles: g.batch as f64 * (planes.instructions() + planes.bytes() as f64 / 2.0),
-        code_bytes: CODE_BYTES,
+        code_bytes: planes.code_bytes() + 100,
         overlap: in_place.then_some(Overlap::InPlace),
     })
 }

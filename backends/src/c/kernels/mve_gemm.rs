@@ -8,18 +8,22 @@
 //! after the other, whichever takes fewer instructions.
 
 use super::mve_store::{self, Epilogue, Tile};
-use super::{Geometry, Style, Template, affine, plus, suits};
+use super::{Geometry, Style, Template, affine, ahead, plus, suits};
 use crate::c::mve::{Pass, Sums};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::{LANES, Packing};
+use mcc_ir::plan::Overlap;
 use mcc_ir::target::{Feature, Target};
 use mcc_ir::types::TensorType;
 
 /// Bytes of working memory that a kernel takes to save instructions.
 const SCRATCH_BYTES: usize = 3200;
+
+/// Bytes of input, output and working memory up to which a kernel takes more.
+const SMALL_BYTES: usize = 24 << 10;
 
 /// Bytes of working memory that a kernel takes at all.
 const MOST_BYTES: usize = 8192;
@@ -51,7 +55,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<Offer> 
         scratch_bytes: form.scratch_bytes(),
         cycles: form.instructions,
         code_bytes: CODE_BYTES,
-        overlap: None,
+        overlap: form.overlap(spec),
     })
 }
 
@@ -102,6 +106,8 @@ struct Problem {
     epilogue: Option<Epilogue>,
     /// Whether the epilogue reads tensors of the output's shape, over which the output may be written.
     reads_pixels: bool,
+    /// Bytes of working memory to save instructions with.
+    room: usize,
 }
 
 impl Problem {
@@ -124,7 +130,8 @@ impl Problem {
         let pixels = out.elements().checked_div(outs)?;
         let reads_pixels = arg_types[op.own_inputs()?..].iter().any(|ty| ty.elements() > outs);
         let epilogue = Epilogue::of(op, arg_types, out);
-        (pixels >= 4).then_some(Problem { geometry, pad, pixels, depth, outs, bias, epilogue, reads_pixels })
+        let room = SMALL_BYTES.saturating_sub(arg_types[0].bytes() + out.bytes()).clamp(SCRATCH_BYTES, MOST_BYTES);
+        (pixels >= 4).then_some(Problem { geometry, pad, pixels, depth, outs, bias, epilogue, reads_pixels, room })
     }
 }
 
@@ -169,17 +176,16 @@ impl Form {
 
     /// Pixels of 1x1 windows, read where they lie.
     fn lying(p: &Problem) -> Option<Form> {
-        if !p.depth.is_multiple_of(LANES) {
-            return None;
-        }
-        let vectors = p.depth / LANES;
+        let vectors = p.depth.div_ceil(LANES);
         let n = group(vectors);
         let packing = Packing::Slices { channels: p.depth, taps: 1, group: n };
         let offsets = (0..vectors / n).map(|i| i * n * LANES).collect();
-        let sums = |step| Sums { pass: Pass::Slices(n), step, words: true };
+        let sums = |step| Sums { pass: Pass::Slices(n), step, words: p.depth.is_multiple_of(4) };
+        // The last pixel's vectors end beyond it: those of the last tile are copied.
+        let spills = !p.depth.is_multiple_of(LANES);
         if let Some(g) = &p.geometry {
             // With strides: lines are those of the image.
-            let fits = g.kernel == [1, 1] && !g.clips(0) && !g.clips(1) && g.out[1].is_multiple_of(4);
+            let fits = g.kernel == [1, 1] && !spills && !g.clips(0) && !g.clips(1) && g.out[1].is_multiple_of(4);
             return fits.then(|| {
                 let f = Form::base(p, Source::Lie, sums(g.stride[1] * g.channels), packing, offsets);
                 let line = Form { images: g.batch, lines: g.out[0], width: g.out[1], ..f };
@@ -201,7 +207,8 @@ impl Form {
                 let small = blocks * BLOCK_BYTES <= SCRATCH_BYTES;
                 (whole && small).then(|| {
                     let f = Form::base(p, Source::Lie, sums(p.depth), packing.clone(), offsets.clone());
-                    Form { lines, width, blocks, next, pitch: next * p.depth, ..f }.with_tile(p, |_| 0)
+                    let view = |tile| if spills { ((tile - 1) * next + width) * p.depth + LANES } else { 0 };
+                    Form { lines, width, blocks, next, pitch: next * p.depth, ..f }.with_tile(p, view)
                 })
             })
             .min_by(|a, b| a.instructions.total_cmp(&b.instructions))
@@ -275,7 +282,7 @@ impl Form {
         let mut at = best.instructions;
         for tile in 2..=best.lines {
             let bytes = view_bytes(tile);
-            if bytes + tile * best.blocks * BLOCK_BYTES > SCRATCH_BYTES {
+            if bytes + tile * best.blocks * BLOCK_BYTES > p.room {
                 break;
             }
             let (before, before_bytes) = (best.tile, best.view_bytes);
@@ -289,6 +296,22 @@ impl Form {
         }
         best.instructions = at;
         best
+    }
+
+    /// How far the output may overlap x, where tiles come in raster order.
+    fn overlap(&self, spec: &KernelSpec<'_>) -> Option<Overlap> {
+        let plain = self.images == 1 && (self.lines == 1 || self.next == self.width);
+        let geometry = match spec.op {
+            Op::Conv2d(o) => Geometry::new(o, spec.arg_types, spec.out_type),
+            _ => None,
+        };
+        let pixels = self.tile * self.width;
+        plain.then(|| {
+            ahead(spec, pixels, self.source != Source::Lie, |p| match &geometry {
+                Some(g) => g.first_read(p),
+                None => p * self.depth,
+            })
+        })
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -318,8 +341,9 @@ impl Form {
                 let run = (g.kernel[1] * g.channels).div_ceil(LANES) as f64;
                 p.pixels as f64 * (g.kernel[0] as f64 * (10.0 + 6.0 * run) + 15.0)
             }
+            (Source::Lie, _) => self.view_bytes as f64 / 4.0,
             (Source::Windows, None) => p.pixels as f64 * (10.0 + 6.0 * p.depth.div_ceil(LANES) as f64),
-            _ => 0.0,
+            (Source::Rows { .. }, None) => 0.0,
         };
         sums + store + view
     }
@@ -332,7 +356,7 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer) {
     f.sums.words &= f.source != Source::Lie || t.aligned[0];
     let sums_bytes = f.tile * f.blocks * BLOCK_BYTES;
     w.line("int32_t *const sums = (int32_t *)scratch;");
-    if f.source != Source::Lie {
+    if f.view_bytes > 0 {
         w.line(format!("int8_t *const view = (int8_t *)(sums + {});", sums_bytes / 4));
     }
     let numbers: Vec<String> =
@@ -399,6 +423,21 @@ fn lying(t: &mut Template<'_>, w: &mut Writer, f: &Form) {
     match affine(f.pitch, &line, 0).as_str() {
         "0" => {}
         at => from = format!("{from} + {at}"),
+    }
+    if f.view_bytes > 0 {
+        let copy = t.helpers.get("copy_bytes");
+        let last = (f.lines - 1) / f.tile * f.tile;
+        let bytes = ((f.lines - last - 1) * f.next + f.width) * f.depth;
+        w.line(format!("const int8_t *from = {from};"));
+        if f.lines > f.tile {
+            w.open(format!("if (line == {last})"));
+        }
+        w.line(format!("{copy}(view, from, {bytes});"));
+        w.line("from = view;");
+        if f.lines > f.tile {
+            w.close();
+        }
+        from = "from".into();
     }
     let at = pixel(f, &line);
     channels(t, w, f, &from, (&at, &lines, f.width.to_string()));

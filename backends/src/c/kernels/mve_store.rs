@@ -138,7 +138,8 @@ pub struct Tile {
 pub fn print(t: &mut Template<'_>, w: &mut Writer, tile: &Tile, (c, m): (&str, usize)) {
     let k = t.kernel;
     let epilogue = Epilogue::of(&k.op, &k.arg_types, &k.out_type);
-    let whole = m == 4 && t.aligned[1] && tile.channels.is_multiple_of(4);
+    let full = !matches!(epilogue, Some(Epilogue::Scale(c)) if (c.lo, c.hi) != (-128, 127));
+    let whole = full && m == 4 && t.aligned[1] && tile.channels.is_multiple_of(4);
     let vector = match epilogue {
         Some(Epilogue::Scale(_)) => true,
         Some(Epilogue::Add { .. }) => whole,
@@ -209,8 +210,8 @@ fn vectors(t: &mut Template<'_>, w: &mut Writer, tile: &Tile, e: Epilogue, (c, m
         match e {
             Epilogue::Scale(q) => {
                 let store = t.helpers.get("store_4");
-                let Clamp { zero, lo, hi } = q;
-                w.line(format!("{store}(out + {}, {n}, {sums}, {odd}, {all}, {zero}, {lo}, {hi}, {count});", at(0)));
+                let zero = q.zero;
+                w.line(format!("{store}(out + {}, {n}, {sums}, {odd}, {all}, {zero}, {count});", at(0)));
             }
             Epilogue::Add { first, scale, other, last, clamp } => {
                 let real = |x: f32| consts::float(x).expect("scales are finite");
