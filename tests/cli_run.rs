@@ -61,7 +61,10 @@ fn fast_requantisation_is_counted_and_all_executors_agree_on_it() {
     let folder = tempfile::tempdir().unwrap();
     let line = |mode: &str| {
         let target = "--target cortex-m0plus --name net";
-        json(&format!("compile fm_lenet5_int8_qdq.onnx {target} --requant {mode} -o {} --json", folder.path().display()))
+        json(&format!(
+            "compile fm_lenet5_int8_qdq.onnx {target} --requant {mode} -o {} --json",
+            folder.path().display()
+        ))
     };
     assert!(line("exact")["report"]["requant"].is_null());
     let count = &line("fast")["report"]["requant"];

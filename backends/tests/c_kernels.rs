@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls, wholes, wide_convs, winograds};
+use c_support::cases::{averages, convs, depthwises, matmuls, wholes, wide_convs, winograds};
 use c_support::{Random, agrees, compile, installed, single};
 use mcc_backends::c::CATALOGUE;
 use mcc_backends::targets;
@@ -63,6 +63,11 @@ fn matmul_mve_is_its_nest() {
 #[test]
 fn row_mve_is_its_nest() {
     check("row-s8-mve", matmuls(&[DType::I8]).into_iter().chain(convs(&[DType::I8])).collect());
+}
+
+#[test]
+fn average_mve_is_its_nest() {
+    check("average-s8-mve", averages(12));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{convs, depthwises, matmuls, wholes, wide_convs, winograds};
+use c_support::cases::{averages, convs, depthwises, matmuls, wholes, wide_convs, winograds};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile, installed, same};
 use mcc_backends::c::CATALOGUE;
@@ -72,7 +72,7 @@ fn vector_kernels_have_the_evaluators_bits() {
     let vectors: Vec<_> = CATALOGUE.iter().filter(|e| e.id.ends_with("mve")).copied().collect();
     let strict = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror"];
     let all = wide_convs(40, 9).into_iter().chain(depthwises(60)).chain(convs(&[DType::I8]));
-    for (i, (g, inputs)) in all.chain(matmuls(&[DType::I8])).enumerate() {
+    for (i, (g, inputs)) in all.chain(matmuls(&[DType::I8])).chain(averages(12)).enumerate() {
         let flags = [&strict[..], &["-Os"], &strict[..], &["-O0"]][i % 4];
         check_by(&vectors, &g, &inputs, "cortex-m55", flags, 0.0);
     }

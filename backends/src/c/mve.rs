@@ -510,3 +510,38 @@ static inline void $_store_row(int8_t *out, const int32_t *sums, const float *sc
     }
 }
 #endif"#;
+
+pub const ADD_REALS: &str = r#"
+/* Sums over rows and columns, pixel after pixel, of (x - zero) * scale for each of n channels; 8 divides n. Rows are row bytes
+ * apart. */
+static void $_add_reals(float *sums, const int8_t *x, int32_t n, int32_t rows, int32_t row, int32_t columns, int32_t zero,
+                        float scale) {
+#if @MVE
+    for (int32_t c = 0; c < n; c += 8) {
+        float32x4_t a = vdupq_n_f32(0.0f), b = a;
+        for (int32_t y = 0; y < rows; y++) {
+            const int8_t *at = x + y * row + c;
+            for (int32_t k = columns; k > 0; k--, at += n) {
+                float32x4_t u = vmulq_n_f32(vcvtq_f32_s32(vsubq_n_s32(vldrbq_s32(at), zero)), scale);
+                float32x4_t v = vmulq_n_f32(vcvtq_f32_s32(vsubq_n_s32(vldrbq_s32(at + 4), zero)), scale);
+                /* The products round: no fused additions. */
+                __asm__("" : "+w"(u), "+w"(v));
+                a = vaddq_f32(a, u);
+                b = vaddq_f32(b, v);
+            }
+        }
+        vstrwq_f32(sums + c, a);
+        vstrwq_f32(sums + c + 4, b);
+    }
+#else
+    for (int32_t c = 0; c < n; c++) {
+        float sum = 0.0f;
+        for (int32_t y = 0; y < rows; y++) {
+            for (int32_t k = 0; k < columns; k++) {
+                sum += $_mul((float)(x[y * row + k * n + c] - zero), scale);
+            }
+        }
+        sums[c] = sum;
+    }
+#endif
+}"#;

@@ -2,7 +2,7 @@
 
 use super::{Random, single};
 use mcc_ir::graph::Graph;
-use mcc_ir::op::{Binary, Conv2d, Layout, MatMul, Rounding, Step, Unary};
+use mcc_ir::op::{Binary, Conv2d, Layout, MatMul, Pool2d, PoolKind, Rounding, Step, Unary};
 use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Op, Tensor};
 
@@ -336,4 +336,32 @@ pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
         }
     }
     all
+}
+
+/// Average pooling of 8 bits, windows of many sizes.
+pub fn averages(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(44);
+    (0..n)
+        .map(|i| {
+            let size = [1 + r.below(2), 2 + r.below(7), 2 + r.below(7), 8 * (1 + r.below(3))];
+            let whole = r.below(3) == 0;
+            let kernel = if whole { [size[1], size[2]] } else { [1 + r.below(2), 1 + r.below(2)] };
+            let mut scale = || F32((r.below(1000) + 10) as f32 / 7000.0);
+            let (from, to) = (scale(), scale());
+            let mut zero = || r.range(-128, 127) as i32;
+            let q = QuantParams { scale: if i % 2 == 0 { from } else { to }, zero_point: zero() };
+            let post = Step::Quant { q, lo: -128, hi: 127, dtype: DType::I8 };
+            let op = Pool2d {
+                kind: PoolKind::Average { count_include_pad: i % 2 == 0 },
+                layout: Layout::Nhwc,
+                kernel,
+                stride: [1 + r.below(2), 1 + r.below(2)],
+                pad: [0; 4],
+                dilation: [1, 1],
+                dequant: Some(QuantParams { scale: from, zero_point: r.range(-128, 127) as i32 }),
+                post: vec![post],
+            };
+            single(Op::Pool2d(op), &[(r.tensor(DType::I8, &size), true)])
+        })
+        .collect()
 }

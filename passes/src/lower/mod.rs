@@ -268,6 +268,8 @@ fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
 fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation], goal: Goal) -> (&'static str, Offer) {
     let types: Vec<&TensorType> = spec.arg_types.iter().collect();
     let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
+    // What is read has to be looked at: an average of a whole image is no one step.
+    let work = work.max(spec.arg_types.first().map_or(0, |x| x.elements() as u64));
     let plain = Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 0,

@@ -10,6 +10,7 @@ mod gemm;
 mod mve_dense;
 mod mve_depthwise;
 mod mve_gemm;
+mod mve_pool;
 mod mve_store;
 mod rescale;
 mod residual;
@@ -35,6 +36,7 @@ pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s8-mve", offer: mve_gemm::offer_conv },
     Implementation { id: "matmul-s8-mve", offer: mve_gemm::offer_matmul },
     Implementation { id: "row-s8-mve", offer: mve_dense::offer },
+    Implementation { id: "average-s8-mve", offer: mve_pool::offer },
     Implementation { id: "depthwise-s8-mve", offer: mve_depthwise::offer },
     Implementation { id: "conv2d-s8-winograd-4", offer: winograd::offer_f4 },
     Implementation { id: "conv2d-s8-winograd-2", offer: winograd::offer_f2 },
@@ -101,6 +103,7 @@ impl Template<'_> {
         match k.implementation {
             "conv2d-s8-mve" | "matmul-s8-mve" => mve_gemm::print(self, w),
             "depthwise-s8-mve" => mve_depthwise::print(self, w),
+            "average-s8-mve" => mve_pool::print(self, w),
             "row-s8-mve" => mve_dense::print(self, w),
             "conv2d-s8-winograd-4" => winograd::print(self, w, Winograd::F4),
             "conv2d-s8-winograd-2" => winograd::print(self, w, Winograd::F2),
@@ -143,18 +146,30 @@ impl Template<'_> {
 
     /// Applies the steps of the epilogue from step `first` on, of which the ones before take an operand each.
     fn store_from(&mut self, w: &mut Writer, first: usize, sum: &str, p: (&str, usize), c: (&str, usize)) {
+        let acc = match self.kernel.op.post().and_then(|post| post[..first].last()) {
+            Some(Step::Requant { dtype, .. }) => *dtype,
+            _ if self.kernel.arg_types[0].dtype == DType::F32 => DType::F32,
+            _ => DType::I32,
+        };
+        self.store_as(w, first, (sum, acc), p, c);
+    }
+
+    /// The same from a value of type `acc`.
+    fn store_as(
+        &mut self,
+        w: &mut Writer,
+        first: usize,
+        (sum, acc): (&str, DType),
+        p: (&str, usize),
+        c: (&str, usize),
+    ) {
         let k = self.kernel;
         let own = k.op.own_inputs().unwrap_or(0) + first;
         let post = k.op.post().cloned().unwrap_or_default();
         let spec = flat(&k.op, &k.arg_types, &k.out_type).expect("offered only where the epilogue is flat");
         let types: Vec<&TensorType> = spec.args.iter().collect();
         let mut b = NestBuilder::new(&types, &spec.out);
-        let float = k.arg_types[0].dtype == DType::F32;
-        let (zero, acc) = match post[..first].last() {
-            Some(Step::Requant { dtype, .. }) => (Expr::I32(0), *dtype),
-            _ if float => (Expr::F32(0.0), DType::F32),
-            _ => (Expr::I32(0), DType::I32),
-        };
+        let zero = if acc == DType::F32 { Expr::F32(0.0) } else { Expr::I32(0) };
         let reg = b.let_(zero);
         let index = |var: u32, (name, more): (&str, usize)| match name.parse::<i64>() {
             Ok(n) => Index::constant(n + more as i64),
