@@ -695,6 +695,21 @@ static inline void $_copy_planes(uint32_t *to, const uint32_t *from, int32_t n, 
     Helper { name: "add_reals", needs: &["mve", "mul"], text: mve::ADD_REALS },
     Helper { name: "copy_bytes", needs: &["mve"], text: mve::COPY_BYTES },
     Helper { name: "fill_bytes", needs: &["mve"], text: mve::FILL_BYTES },
+    Helper {
+        name: "saturate_21",
+        needs: &["min", "max"],
+        text: "
+/* x / 2^21, rounded down, to -128..127. */
+static inline int8_t $_saturate_21(int32_t x) {
+#if @ARM_DSP
+    int32_t r;
+    __asm__(\"ssat %0, #8, %1, asr #21\" : \"=r\"(r) : \"r\"(x));
+    return (int8_t)r;
+#else
+    return (int8_t)$_max($_min(x >> 21, 127), -128);
+#endif
+}",
+    },
     Helper { name: "lanes", needs: &[], text: winograd::LANES },
     Helper { name: "winograd_word", needs: &["assembly"], text: winograd::WORD },
     Helper { name: "winograd_products", needs: &["winograd_word", "load_4", "smlad"], text: winograd::PRODUCTS },

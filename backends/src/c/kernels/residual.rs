@@ -4,6 +4,8 @@
 //! `clamp((a * m + b * n + start) >> SHIFT)` with the right constants, if there are any: each of the 65,536 pairs bounds
 //! `start` from below and from above.
 
+use crate::c::consts::int;
+use crate::c::helpers::Helpers;
 use mcc_ir::dtype::DType;
 use mcc_ir::op::{Binary, Step, Unary};
 use mcc_ir::ops::steps::Epilogue;
@@ -11,7 +13,10 @@ use mcc_ir::tensor::Tensor;
 use mcc_ir::types::TensorType;
 
 /// Bits below the point.
-pub const SHIFT: u32 = 21;
+const SHIFT: u32 = 21;
+
+/// The helper that takes these bits off and saturates to a byte.
+const SATURATE: &str = "saturate_21";
 
 /// Neighbours of the rounded factors that are tried, on either side.
 const TRIES: i64 = 3;
@@ -71,6 +76,18 @@ impl Residual {
             }
             Some(Residual { factors, start: least + (most - least) / 2, range })
         })
+    }
+}
+
+impl Residual {
+    /// A C expression of the result of bytes `a` and `b`.
+    pub fn expression(&self, helpers: &mut Helpers, a: &str, b: &str) -> String {
+        let sum = format!("{a} * {} + {b} * {} + {}", self.factors[0], self.factors[1], int(self.start));
+        if self.range == [-128, 127] {
+            return format!("{}({sum})", helpers.get(SATURATE));
+        }
+        let ([low, high], min, max) = (self.range, helpers.get("min"), helpers.get("max"));
+        format!("(int8_t){max}({min}(({sum}) >> {SHIFT}, {high}), {low})")
     }
 }
 

@@ -4,9 +4,8 @@
 //! working memory and the other steps follow in C.
 
 use super::rescale::Rescale;
-use super::residual::{Residual, SHIFT};
+use super::residual::Residual;
 use super::{Style, Template, affine, plus, suits};
-use crate::c::consts::int;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::dtype::DType;
@@ -108,14 +107,13 @@ fn residual(t: &mut Template<'_>, w: &mut Writer, bytes: &str, (p, n): (&str, us
     }
     let r = Residual::new(&post[1..], ty.dtype)?;
     let channels = *k.out_type.shape.last()?;
-    let (b, min, max) = (t.arg(operand), t.helpers.get("min"), t.helpers.get("max"));
+    let b = t.arg(operand);
     let at = affine(channels, p, 0);
     w.open_for("i", n * channels, CHANNELS);
     for j in 0..CHANNELS {
         let (i, all) = (plus("i", j), plus(&format!("{at} + i"), j));
-        let sum = format!("{bytes}[{i}] * {} + {b}[{all}] * {} + {}", r.factors[0], r.factors[1], int(r.start));
-        let [low, high] = r.range;
-        w.line(format!("out[{all}] = (int8_t){max}({min}(({sum}) >> {SHIFT}, {high}), {low});"));
+        let value = r.expression(t.helpers, &format!("{bytes}[{i}]"), &format!("{b}[{all}]"));
+        w.line(format!("out[{all}] = {value};"));
     }
     w.close();
     Some(())

@@ -6,9 +6,8 @@
 //! are finished and stored.
 
 use super::rescale::Rescale;
-use super::residual::{Residual, SHIFT};
+use super::residual::Residual;
 use super::{Geometry, Style, Template, affine, suits};
-use crate::c::consts::int;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
@@ -175,10 +174,9 @@ impl End {
             End::Factors { rest: Rest::Nothing } => w.line(format!("out[{at}] = {value};")),
             End::Factors { rest: Rest::Steps } => t.store_from(w, 1, value, (p, i), ("channel", 0)),
             End::Factors { rest: Rest::Residual(r, argument) } => {
-                let (b, min, max) = (t.arg(*argument), t.helpers.get("min"), t.helpers.get("max"));
-                let ([low, high], start) = (r.range, int(r.start));
-                let sum = format!("{value} * {} + {b}[{at}] * {} + {start}", r.factors[0], r.factors[1]);
-                w.line(format!("out[{at}] = (int8_t){max}({min}(({sum}) >> {SHIFT}, {high}), {low});"));
+                let b = t.arg(*argument);
+                let value = r.expression(t.helpers, value, &format!("{b}[{at}]"));
+                w.line(format!("out[{at}] = {value};"));
             }
         }
     }
