@@ -419,13 +419,13 @@ pub const COPY_BYTES: &str = r#"
 /* Copies n bytes; for short pieces a call of memcpy would take longer. */
 static inline void $_copy_bytes(int8_t *to, const int8_t *from, int32_t n) {
 #if @MVE
-    for (; n >= 16; n -= 16, to += 16, from += 16) {
-        vstrbq_s8(to, vldrbq_s8(from));
-    }
-    if (n > 0) {
-        const mve_pred16_t p = vctp8q((uint32_t)n);
-        vstrbq_p_s8(to, vldrbq_z_s8(from, p), p);
-    }
+    __asm__ volatile(
+        "wlstp.8 lr, %2, 2f\n"
+        "1:\n\tvldrb.u8 q0, [%1], #16\n\tvstrb.8 q0, [%0], #16\n\tletp lr, 1b\n"
+        "2:"
+        : "+r"(to), "+r"(from)
+        : "r"(n)
+        : "lr", "d0", "d1", "cc", "memory");
 #else
     memcpy(to, from, (size_t)n);
 #endif
@@ -435,9 +435,13 @@ pub const FILL_BYTES: &str = r#"
 /* Sets n bytes. */
 static inline void $_fill_bytes(int8_t *to, int32_t value, int32_t n) {
 #if @MVE
-    for (; n > 0; n -= 16, to += 16) {
-        vstrbq_p_s8(to, vdupq_n_s8((int8_t)value), vctp8q((uint32_t)n));
-    }
+    __asm__ volatile(
+        "vdup.8 q0, %2\n\twlstp.8 lr, %1, 2f\n"
+        "1:\n\tvstrb.8 q0, [%0], #16\n\tletp lr, 1b\n"
+        "2:"
+        : "+r"(to)
+        : "r"(n), "r"(value)
+        : "lr", "d0", "d1", "cc", "memory");
 #else
     memset(to, value & 255, (size_t)n);
 #endif

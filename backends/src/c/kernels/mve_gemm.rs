@@ -263,7 +263,7 @@ impl Form {
         let offsets = (0..vectors / n).map(|i| i * n * LANES).collect();
         let step = vectors * LANES;
         let sums = Sums { pass: Pass::Slices(n), step, words: true };
-        let room = SCRATCH_BYTES / (BLOCK_BYTES + 4 * step);
+        let room = p.room / (BLOCK_BYTES + 4 * step);
         let blocks = room.clamp(1, p.pixels.div_ceil(4));
         // Of one size, as far as it goes.
         let blocks = p.pixels.div_ceil(4).div_ceil(p.pixels.div_ceil(4 * blocks));
@@ -335,14 +335,14 @@ impl Form {
         let view = match (self.source, &p.geometry) {
             (Source::Rows { columns }, Some(g)) => {
                 let rows = tiles * Form::view_rows(g, self.tile) as f64;
-                rows * ((columns * g.channels) as f64 / 3.0 + 40.0)
+                rows * ((columns * g.channels) as f64 / 5.0 + 45.0)
             }
             (Source::Windows, Some(g)) => {
                 let run = (g.kernel[1] * g.channels).div_ceil(LANES) as f64;
                 p.pixels as f64 * (g.kernel[0] as f64 * (10.0 + 6.0 * run) + 15.0)
             }
             (Source::Lie, _) => self.view_bytes as f64 / 4.0,
-            (Source::Windows, None) => p.pixels as f64 * (10.0 + 6.0 * p.depth.div_ceil(LANES) as f64),
+            (Source::Windows, None) => p.pixels as f64 * (20.0 + 3.0 * p.depth.div_ceil(LANES) as f64),
             (Source::Rows { .. }, None) => 0.0,
         };
         sums + store + view
