@@ -1,4 +1,5 @@
-//! The kernel catalogue of the C backend: blocked kernels in portable C and with the DSP instructions of Armv7E-M.
+//! The kernel catalogue of the C backend: blocked kernels in portable C, with the DSP instructions of Armv7E-M and with the
+//! vector instructions of Armv8.1-M (`mve_*`).
 //!
 //! Every kernel is printed from a template with all shapes, strides, pads and clamps as constants. Each sums in the order
 //! of the operator's loop nest, so integers agree bit for bit and floats do where the compiler does not contract.
