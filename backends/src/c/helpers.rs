@@ -5,12 +5,13 @@
 //! the number that a helper is made for.
 
 use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
+use super::lines::LINES;
 use super::mve::{self, Sums};
 use super::mve_depthwise::Planes;
 use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
 use super::quads::{LAYER, PIECES, QUADS, RESCALE, WINDOW};
 use super::winograd;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 struct Helper {
     name: &'static str,
@@ -575,6 +576,7 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     Helper { name: "rescale", needs: &["round_to_s8", "mul", "f_of_bits", "min", "max"], text: RESCALE },
     Helper { name: "quad", needs: &["layer", "rescale", "load_4", "sxtb16", "smlad"], text: PIECES },
     Helper { name: "quads", needs: &["assembly", "quad"], text: QUADS },
+    Helper { name: "lines", needs: &["assembly", "rescale"], text: LINES },
     Helper { name: "window", needs: &["assembly", "quad"], text: WINDOW },
     Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
     Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
@@ -744,13 +746,13 @@ fn find(name: &str) -> usize {
 pub struct Helpers {
     prefix: String,
     used: BTreeSet<usize>,
-    /// Functions that are made to measure, by name.
-    made: BTreeMap<String, String>,
+    /// Functions that are made to measure, by name, each after those that it calls.
+    made: Vec<(String, String)>,
 }
 
 impl Helpers {
     pub fn new(prefix: &str) -> Helpers {
-        Helpers { prefix: prefix.into(), used: BTreeSet::new(), made: BTreeMap::new() }
+        Helpers { prefix: prefix.into(), used: BTreeSet::new(), made: Vec::new() }
     }
 
     /// The C name of a helper, which is then emitted.
@@ -762,8 +764,7 @@ impl Helpers {
     /// The C name of a function of sums, which is then emitted.
     pub fn sums(&mut self, sums: &Sums) -> String {
         self.mark("sums");
-        self.made.insert(sums.name(), sums.text());
-        format!("{}_{}", self.prefix, sums.name())
+        self.make(&sums.name(), || sums.text())
     }
 
     /// The C name of a helper that is made for a number, which is then emitted.
@@ -771,29 +772,27 @@ impl Helpers {
         let helper = find(name);
         HELPERS[helper].needs.iter().for_each(|need| self.mark(need));
         let made = format!("{name}_{n}");
-        self.made.insert(made.clone(), HELPERS[helper].text.replace("@N", &n.to_string()));
-        format!("{}_{made}", self.prefix)
+        self.make(&made, || HELPERS[helper].text.replace("@N", &n.to_string()))
     }
 
     /// The C name of the function of a row's dot products with `vectors` vectors at a time, which is then emitted.
     pub fn dots(&mut self, vectors: usize) -> String {
         self.mark("dots");
         let name = format!("dots_{vectors}");
-        let c_name = format!("{}_{name}", self.prefix);
-        self.made.insert(name, mve::dots(vectors));
-        c_name
+        self.make(&name, || mve::dots(vectors))
     }
 
     /// The C name of a function of depthwise convolution, which is then emitted; its tables' name ends in `_tables`.
     pub fn depthwise(&mut self, planes: &Planes) -> String {
         self.mark("assembly");
-        self.made.insert(planes.name(), planes.text());
-        format!("{}_{}", self.prefix, planes.name())
+        self.make(&planes.name(), || planes.text())
     }
 
     /// The C name of a helper that is made for some shape by `text`, where it is not there yet.
     pub fn make(&mut self, name: &str, text: impl FnOnce() -> String) -> String {
-        self.made.entry(name.into()).or_insert_with(text);
+        if self.made.iter().all(|(made, _)| made != name) {
+            self.made.push((name.into(), text()));
+        }
         format!("{}_{name}", self.prefix)
     }
 
@@ -807,7 +806,7 @@ impl Helpers {
     /// The definitions of all helpers used.
     pub fn text(&self) -> String {
         let mut text: String = self.used.iter().map(|&i| format!("{}\n", HELPERS[i].text)).collect();
-        self.made.values().for_each(|made| {
+        self.made.iter().for_each(|(_, made)| {
             text.push_str(made);
             text.push('\n');
         });

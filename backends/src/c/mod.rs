@@ -13,6 +13,7 @@ pub mod exec;
 mod header;
 mod helpers;
 mod kernels;
+mod lines;
 mod mve;
 mod mve_depthwise;
 mod names;

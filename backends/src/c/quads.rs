@@ -234,3 +234,48 @@ static inline void $_{name}(const uint32_t *const *rows, int8_t *out, const stru
 #endif"#
     )
 }
+
+/// The loop over pixels whose rows lie in x one after the other; BITS, BYTE and EXTEND stand for the type of x.
+const PIXELS: &str = r#"
+/* Output pixels of a layer from contiguous rows of x, whose number of values 4 divides. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static void $_pixels_BITS(const BYTE *x, uint32_t *rows, int8_t *out, const struct $_layer *layer, int32_t pixels) {
+    const int32_t depth = 4 * layer->groups;
+    struct $_layer last = *layer;
+    last.step = 0;
+    for (; pixels > 0; pixels -= 2) {
+        /* A last pixel by itself is there twice. */
+        const BYTE *const next = pixels > 1 ? x + depth : x;
+        const BYTE *from = next, *const end = x + (depth & ~7);
+        uint32_t *to = rows;
+        for (; x != end; x += 8, from += 8, to += 8) {
+            const uint32_t a = $_load_4(x), b = $_load_4(x + 4), c = $_load_4(from), d = $_load_4(from + 4);
+            to[0] = $_EXTEND(a);
+            to[1] = $_EXTEND_ror8(a);
+            to[2] = $_EXTEND(c);
+            to[3] = $_EXTEND_ror8(c);
+            to[4] = $_EXTEND(b);
+            to[5] = $_EXTEND_ror8(b);
+            to[6] = $_EXTEND(d);
+            to[7] = $_EXTEND_ror8(d);
+        }
+        if ((depth & 4) != 0) {
+            const uint32_t a = $_load_4(x), c = $_load_4(from);
+            to[0] = $_EXTEND(a);
+            to[1] = $_EXTEND_ror8(a);
+            to[2] = $_EXTEND(c);
+            to[3] = $_EXTEND_ror8(c);
+        }
+        $_quads(rows, out, pixels > 1 ? layer : &last);
+        x = next + depth;
+        out += 2 * layer->step;
+    }
+}"#;
+
+/// The helper for signed or unsigned bytes.
+pub fn pixels(unsigned: bool) -> String {
+    let [bits, byte, extend] = if unsigned { ["u8", "uint8_t", "uxtb16"] } else { ["s8", "int8_t", "sxtb16"] };
+    PIXELS.replace("BITS", bits).replace("BYTE", byte).replace("EXTEND", extend)
+}

@@ -204,8 +204,13 @@ fn full_requant(r: &mut Random, channels: usize) -> Epilogue {
     };
     let scales: Vec<f32> = (0..channels).map(|_| scale(r)).collect();
     let zero = [-128, -128, 3, 127][r.below(4)];
-    let step = Step::Requant { rounding: Rounding::F32HalfEven, zero, lo: -128, hi: 127, dtype: DType::I8 };
-    (vec![step], vec![(Tensor::new([channels], &scales), false)])
+    let step = |rounding| Step::Requant { rounding, zero, lo: -128, hi: 127, dtype: DType::I8 };
+    if r.below(5) == 0 {
+        let multipliers: Vec<i32> = (0..channels).map(|_| 1000 * (1 + r.below(20_000) as i32)).collect();
+        let rounding = Rounding::Single { shift: r.below(5) as u32 };
+        return (vec![step(rounding)], vec![(Tensor::new([channels], &multipliers), false)]);
+    }
+    (vec![step(Rounding::F32HalfEven)], vec![(Tensor::new([channels], &scales), false)])
 }
 
 /// Convolutions of random shapes to bytes, some with a residual addition.

@@ -9,8 +9,10 @@
 //! Input lines are read before an output that could lie over them is written, and no channel reads another: the output
 //! may take over the input in place.
 
+use super::rescale::Rescale;
 use super::{Geometry, Style, Template, affine, plus, suits};
 use crate::c::consts;
+use crate::c::lines::Lines;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
@@ -18,6 +20,8 @@ use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, Overlap};
 use mcc_ir::target::{Feature, Target};
+use mcc_ir::tensor::Tensor;
+use mcc_ir::types::TensorType;
 
 /// Bytes of working memory that a band may take to span several lines of output.
 const BAND_BYTES: usize = 2048;
@@ -40,6 +44,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         return None;
     }
     let rows = Rows::new(&g);
+    let fast = target.has(Feature::Fpu) && rescaled(spec.op, spec.consts, spec.arg_types, &g).is_some();
     let scratch_bytes = rows.scratch_bytes();
     // At stride 1 and one size the pads of an axis are two together: a band reads on from the line after the last written.
     let x = &spec.arg_types[0];
@@ -48,7 +53,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     (scratch_bytes <= MOST_BYTES).then(|| Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes,
-        cycles: rows.cycles() * (g.batch * g.channels) as f64,
+        cycles: rows.cycles(fast) * (g.batch * g.channels) as f64,
         code_bytes: CODE_BYTES,
         overlap,
     })
@@ -83,7 +88,7 @@ impl Rows {
             Rows { axis, length, lines, stride, line_stride, words, band }
         };
         let (across, down) = (along(1), along(0));
-        if down.cycles() < across.cycles() { down } else { across }
+        if down.cycles(true) < across.cycles(true) { down } else { across }
     }
 
     /// Lines of input that a band reads.
@@ -96,15 +101,51 @@ impl Rows {
         self.inputs() * self.words
     }
 
+    /// The words of weights, low and high half, as elements of `taps`: for each line taps 0 and 1, then 1 and 2 along the
+    /// pair axis; at stride 2 the last taps of the lines come after all others, and make six words with zeros.
+    fn pairs(&self) -> Vec<(String, String)> {
+        let tap = |line: usize, along: usize| {
+            let at = if self.axis == 1 { line * 3 + along } else { along * 3 + line };
+            format!("taps[{at}]")
+        };
+        let begin = |line: usize| (tap(line, 0), tap(line, 1));
+        match self.stride {
+            1 => (0..3).flat_map(|line| [begin(line), (tap(line, 1), tap(line, 2))]).collect(),
+            _ => {
+                let lasts = [(tap(0, 2), tap(1, 2)), (tap(2, 2), "0".into()), ("0".into(), "0".into())];
+                (0..3).map(begin).chain(lasts).collect()
+            }
+        }
+    }
+
+    /// The helper that makes lines of a channel of bytes.
+    fn helper(&self, g: &Geometry, zero: i32) -> Lines {
+        let (along, across) = if self.axis == 1 { (1, g.out[1]) } else { (g.out[1], 1) };
+        Lines {
+            length: self.length,
+            stride: self.stride,
+            words: self.words,
+            line_stride: self.line_stride,
+            steps: [along * g.channels, across * g.channels],
+            zero,
+        }
+    }
+
     fn scratch_bytes(&self) -> usize {
         4 * CHANNELS * self.plane()
     }
 
-    /// Estimated cycles of one channel, fitted to the Cortex-M4.
-    fn cycles(&self) -> f64 {
+    /// Estimated cycles of one channel, fitted to the Cortex-M4; `fast`: by the helper in assembly.
+    fn cycles(&self, fast: bool) -> f64 {
         let (lines, words) = (self.lines as f64, (self.words - 1) as f64);
         let bands = self.lines.div_ceil(self.band) as f64;
-        let line = if self.stride == 1 { 40.0 } else { 29.0 } * words + 35.0;
+        let word = match (self.stride, fast) {
+            (1, true) => 31.0,
+            (1, false) => 42.0,
+            (_, true) => 19.0,
+            (_, false) => 29.0,
+        };
+        let line = word * words + if fast { 28.0 } else { 35.0 };
         let unpack = (5.0 * words + 12.0) * (self.line_stride as f64 * lines + 2.0);
         60.0 * bands + lines * line + unpack
     }
@@ -115,8 +156,108 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer) {
     let Op::Conv2d(o) = &k.op else { unreachable!("offered for convolutions only") };
     let g = Geometry::new(o, &k.arg_types, &k.out_type).expect("offered for NHWC only");
     let rows = Rows::new(&g);
+    if let Some(rescale) = rescaled(&k.op, t.consts, &k.arg_types, &g) {
+        return print_shared(t, w, (&g, &rows), o.pad_value, &rescale);
+    }
     channel_function(t, &g, &rows, o.bias);
+    let x = t.arg(0);
     w.line("uint32_t *const rows = (uint32_t *)scratch;");
+    bands(t, w, (&g, &rows), &x, o.pad_value, |t, w, first, lines| {
+        let mut values = vec![format!("rows + {}", affine(rows.plane(), "j", 0))];
+        for (j, _) in operands(t) {
+            values.push(t.arg(j));
+        }
+        values.extend(["out", "c + j", first, lines].map(String::from));
+        w.line(format!("{}_lines({});", t.name, values.join(", ")));
+    });
+}
+
+/// The requantisation of a layer that ends with bytes, where the helpers in assembly can make it.
+fn rescaled(op: &Op, consts: &[Option<&Tensor>], arg_types: &[TensorType], g: &Geometry) -> Option<Rescale> {
+    let only = op.post().is_some_and(|p| p.len() == 1);
+    let rescale = Rescale::of(op, consts, arg_types[0].dtype, g.channels).filter(|_| only)?;
+    Rows::new(g).helper(g, rescale.zero()).fits().then_some(rescale)
+}
+
+/// Prints the call of a function that layers of one shape share, and that function at its first use.
+fn print_shared(
+    t: &mut Template<'_>,
+    w: &mut Writer,
+    (g, rows): (&Geometry, &Rows),
+    pad_value: i32,
+    rescale: &Rescale,
+) {
+    let table: Vec<String> = (0..g.channels)
+        .map(|c| {
+            let (start, word) = rescale.plain(c);
+            format!("{{0x{:x}u, 0x{word:x}u}},", start as u32)
+        })
+        .collect();
+    let table = table.chunks(4).map(|line| format!("    {}\n", line.join(" "))).collect::<String>();
+    t.functions.push_str(&format!("static const uint32_t {}_table[{}][2] = {{\n{table}}};\n\n", t.name, g.channels));
+    let lines = rows.helper(g, rescale.zero());
+    t.helpers.get("lines");
+    let lines = t.helpers.make(&lines.name(), || lines.text());
+    let unsigned = t.kernel.arg_types[0].dtype == DType::U8;
+    let ty = if unsigned { "uint8_t" } else { "int8_t" };
+    let f = &mut Writer::default();
+    bands(t, f, (g, rows), "x", pad_value, |t, f, first, lines_of| {
+        let pair = t.helpers.get("pair");
+        f.line("const int8_t *const taps = weights + (c + j) * 9;");
+        let words: Vec<String> = rows.pairs().into_iter().map(|(low, high)| format!("{pair}({low}, {high})")).collect();
+        f.line(format!("const uint32_t channel[8] = {{{}, table[c + j][0], table[c + j][1]}};", words.join(", ")));
+        let to = match first {
+            "0" => "out + c + j".into(),
+            _ => format!("out + ({first}) * {} + c + j", g.channels),
+        };
+        f.line(format!("{lines}(rows + {}, {to}, channel, {lines_of});", affine(rows.plane(), "j", 0)));
+    });
+    let minus = |v: i32| v.to_string().replace('-', "m");
+    let name = format!(
+        "depthwise_{}x{}x{}x{}_{}x{}_{}x{}_{}x{}_{}_{}{}",
+        g.batch,
+        g.height,
+        g.width,
+        g.channels,
+        g.stride[0],
+        g.stride[1],
+        g.pad[0],
+        g.pad[1],
+        g.out[0],
+        g.out[1],
+        minus(pad_value),
+        minus(rescale.zero()),
+        if unsigned { "_u8" } else { "" }
+    );
+    let body = std::mem::take(f).finish();
+    let shared = t.helpers.make(&name, || {
+        let mut f = Writer::default();
+        f.line("");
+        f.line("/* Depthwise 3x3 convolution: four channels at a time, as lines of pairs of half-words. */");
+        f.line("#if defined(__GNUC__)");
+        f.line("__attribute__((noinline))");
+        f.line("#endif");
+        f.open(format!(
+            "static void $_{name}(const {ty} *x, uint32_t *rows, int8_t *out, const int8_t *weights, const uint32_t (*table)[2])"
+        ));
+        body.lines().for_each(|line| f.line(line));
+        f.close();
+        f.finish()
+    });
+    let (x, weights) = (t.arg(0), t.arg(1));
+    w.line(format!("{shared}({x}, (uint32_t *)scratch, out, {weights}, {}_table);", t.name));
+}
+
+/// Prints the loops over images, channels and bands. `each` prints what makes the lines of channel `c + j`, of its first
+/// pixel and its number of lines.
+fn bands(
+    t: &mut Template<'_>,
+    w: &mut Writer,
+    (g, rows): (&Geometry, &Rows),
+    x: &str,
+    pad_value: i32,
+    each: impl Fn(&mut Template<'_>, &mut Writer, &str, &str),
+) {
     if g.batch > 1 {
         w.open_for("n", g.batch, 1);
     }
@@ -125,29 +266,23 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer) {
     if !whole {
         w.open_for("first", rows.lines, rows.band);
     }
-    unpack(t, w, &g, &rows, o.pad_value);
+    unpack(t, w, (g, rows), x, pad_value);
     w.open_for("j", CHANNELS, 1);
-    let mut values = vec![format!("rows + {}", affine(rows.plane(), "j", 0))];
-    for (j, _) in operands(t) {
-        values.push(t.arg(j));
-    }
-    values.push("out".into());
-    values.push("c + j".into());
     let image = if g.batch > 1 { format!("n * {}", g.out[0] * g.out[1]) } else { String::new() };
     let line = if rows.axis == 1 { g.out[1] } else { 1 };
     let first = if whole { String::new() } else { affine(line, "first", 0) };
-    values.push(match (image.is_empty(), first.is_empty()) {
+    let pixel = match (image.is_empty(), first.is_empty()) {
         (true, true) => "0".into(),
         (false, false) => format!("{image} + {first}"),
         _ => format!("{image}{first}"),
-    });
-    values.push(if whole {
+    };
+    let lines = if whole {
         rows.lines.to_string()
     } else {
         let min = t.helpers.get("min");
         format!("{min}({} - first, {})", rows.lines, rows.band)
-    });
-    w.line(format!("{}_lines({});", t.name, values.join(", ")));
+    };
+    each(t, w, &pixel, &lines);
     w.close();
     let keep = 3usize.saturating_sub(rows.line_stride);
     if !whole {
@@ -166,10 +301,9 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer) {
 }
 
 /// Brings the input lines of a band into working memory.
-fn unpack(t: &mut Template<'_>, w: &mut Writer, g: &Geometry, rows: &Rows, pad_value: i32) {
+fn unpack(t: &mut Template<'_>, w: &mut Writer, (g, rows): (&Geometry, &Rows), x: &str, pad_value: i32) {
     let unsigned = t.kernel.arg_types[0].dtype == DType::U8;
     let (split, load) = (t.helpers.get(if unsigned { "split_u8" } else { "split_s8" }), t.helpers.get("load_4"));
-    let x = t.arg(0);
     let size = [g.height, g.width];
     let (across, down) = (g.channels, g.width * g.channels);
     let (step, line_step) = if rows.axis == 1 { (across, down) } else { (down, across) };
@@ -255,17 +389,7 @@ fn channel_function(t: &mut Template<'_>, g: &Geometry, rows: &Rows, bias: bool)
     let (pair, opaque) = (t.helpers.get("pair"), t.helpers.get("opaque"));
     let weights = t.arg(1);
     w.line(format!("const int8_t *const taps = {weights} + channel * 9;"));
-    // Tap `along` the pair axis in one of the three lines.
-    let tap = |line: usize, along: usize| {
-        let at = if rows.axis == 1 { line * 3 + along } else { along * 3 + line };
-        format!("taps[{at}]")
-    };
-    let lasts: Vec<_> = match rows.stride {
-        1 => (0..3).map(|line| (tap(line, 1), tap(line, 2))).collect(),
-        _ => vec![(tap(0, 2), tap(1, 2)), (tap(2, 2), "0".into())],
-    };
-    let words = (0..3).map(|line| (tap(line, 0), tap(line, 1))).chain(lasts);
-    for (i, (low, high)) in words.enumerate() {
+    for (i, (low, high)) in rows.pairs().into_iter().take(7 - rows.stride).enumerate() {
         w.line(format!("const uint32_t w{i} = {pair}({low}, {high});"));
     }
     let start = t.start(bias, "channel", 0, false);
@@ -283,20 +407,20 @@ fn channel_function(t: &mut Template<'_>, g: &Geometry, rows: &Rows, bias: bool)
         let step = t.helpers.get("rows_3");
         let begin = format!("{step}_begin");
         w.line("int32_t sums[2];");
-        w.line(format!("{begin}(sums, {}, w0, w1, w2, start);", now.join(", ")));
+        w.line(format!("{begin}(sums, {}, w0, w2, w4, start);", now.join(", ")));
         if rows.length > 1 {
             w.line(format!("const uint32_t *const stop = at + {opaque}({});", rows.length / 2));
             w.open(format!("for (; at != stop; p += {})", 2 * next));
             w.line("at++;");
             w.line("int32_t done[2];");
-            w.line(format!("{step}(sums, done, {}, w0, w1, w2, w3, w4, w5, start);", now.join(", ")));
+            w.line(format!("{step}(sums, done, {}, w0, w2, w4, w1, w3, w5, start);", now.join(", ")));
             t.store(w, "done[0]", ("p", 0), ("channel", 0));
             t.store(w, "done[1]", ("p", next), ("channel", 0));
             w.close();
         }
         if rows.length % 2 == 1 {
             w.line("at++;");
-            w.line(format!("const int32_t done = {step}_end(sums, {}, w3, w4, w5);", now.join(", ")));
+            w.line(format!("const int32_t done = {step}_end(sums, {}, w1, w3, w5);", now.join(", ")));
             t.store(w, "done", ("p", 0), ("channel", 0));
         }
     } else {

@@ -10,6 +10,7 @@
 //! so is A = (256 * A + B - B) / 256 as long as |A| < 2^23.
 
 use super::{Geometry, Style, Template, affine, ahead, plus, strips, suits};
+use crate::c::quads;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::dtype::DType;
@@ -141,13 +142,18 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
     let cycles =
         quads * (7.5 * g.padded() as f64 + 7.0 * g.padded().div_ceil(32) as f64 + strips::QUAD_CYCLES) + steps + rows;
     let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
-    let code_bytes = if matches!(g.source, Source::Rows) { 150 } else { 450 } + if goes_on { 200 } else { 0 };
+    let code_bytes = if g.shares(spec.op) { 60 } else { 450 } + if goes_on { 200 } else { 0 };
     Some(Offer { packings, scratch_bytes, cycles, code_bytes, overlap: Some(g.overlap(spec)) })
 }
 
 impl Gemm {
     fn strips(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Gemm> {
         Some(Gemm { whole: true, ..Gemm::new(op, arg_types, out, Style::Dsp, true)? })
+    }
+
+    /// Whether the form that makes whole pixels does so in a loop that layers share.
+    fn shares(&self, op: &Op) -> bool {
+        matches!(self.source, Source::Rows) && self.depth.is_multiple_of(4) && !strips::goes_on(op.post())
     }
 
     fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style, pairs: bool) -> Option<Gemm> {
@@ -276,6 +282,18 @@ pub fn print_pairs(t: &mut Template<'_>, w: &mut Writer) {
 pub fn print_strips(t: &mut Template<'_>, w: &mut Writer) {
     let k = t.kernel;
     let g = Gemm::strips(&k.op, &k.arg_types, &k.out_type).expect("offered");
+    if g.shares(&k.op) {
+        // The loop over all pixels is one helper.
+        strips::define(t, g.padded() / 4, 2);
+        let (bits, extend) = if g.unsigned { ("u8", "uxtb16") } else { ("s8", "sxtb16") };
+        for helper in ["quads", "load_4", extend] {
+            t.helpers.get(helper);
+        }
+        let pixels = t.helpers.make(&format!("pixels_{bits}"), || quads::pixels(g.unsigned));
+        let x = t.arg(0);
+        w.line(format!("{pixels}({x}, (uint32_t *)scratch, out, &{}_layer, {});", t.name, g.pixels));
+        return;
+    }
     strips::define(t, g.padded() / 4, g.pixels);
     if strips::goes_on(k.op.post()) {
         w.line(format!("int8_t *const pixels = (int8_t *)scratch + {};", g.scratch_bytes()));

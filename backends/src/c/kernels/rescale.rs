@@ -4,6 +4,7 @@
 //! `(acc * factor / 2^32 + ((zero << SHIFT) + half)) >> SHIFT`, which is SMMLA and SSAT. Two such functions are equal where
 //! all their steps are. Each step bounds the factor; where no factor fits all steps that the accumulator can reach, the
 //! channel keeps its scale in `f32`: a table holds one word a channel, of which the sign tells which it is.
+//! [`Rounding::Single`] is such a function too; there a factor is a must.
 
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::dtype::DType;
@@ -16,7 +17,7 @@ use mcc_ir::tensor::Tensor;
 const SHIFT: u32 = 4;
 
 /// Scales below keep no exact product with 2^-8.
-const SMALLEST: f32 = 1e-30;
+const SMALLEST: f64 = 1e-30;
 
 /// The operands of a convolution or product to be requantised.
 pub struct Rescale {
@@ -24,7 +25,9 @@ pub struct Rescale {
     /// Weights of a channel.
     depth: usize,
     bias: Vec<i32>,
-    scales: Vec<f32>,
+    rounding: Rounding,
+    /// The scale of a channel as it is, and its operand's bits.
+    scales: Vec<(f64, u32)>,
     zero: i32,
     /// The lowest and the highest value of an input.
     inputs: [i64; 2],
@@ -38,9 +41,7 @@ impl Rescale {
 
     /// As [`Rescale::new`], of the operator, its constant operands, the input's type and the number of channels.
     pub fn of(op: &Op, consts: &[Option<&Tensor>], input: DType, channels: usize) -> Option<Rescale> {
-        let Some(Step::Requant { rounding: Rounding::F32HalfEven, zero, lo: -128, hi: 127, dtype: DType::I8 }) =
-            op.post()?.first()
-        else {
+        let Some(Step::Requant { rounding, zero, lo: -128, hi: 127, dtype: DType::I8 }) = op.post()?.first() else {
             return None;
         };
         let own = op.own_inputs()?;
@@ -49,7 +50,14 @@ impl Rescale {
             3 => consts[2]?.to_i64().into_iter().map(|b| b as i32).collect(),
             _ => vec![0; channels],
         };
-        let mut scales = consts[own]?.to_f32();
+        let operand = consts[own]?;
+        let mut scales: Vec<(f64, u32)> = match rounding {
+            Rounding::F32HalfEven => operand.to_f32().into_iter().map(|s| (s as f64, s.to_bits())).collect(),
+            Rounding::Single { shift } => {
+                let unit = 2f64.powi(*shift as i32 - 32);
+                operand.to_i64().into_iter().map(|m| (m as f64 * unit, m as u32)).collect()
+            }
+        };
         if scales.len() == 1 {
             scales = vec![scales[0]; channels];
         }
@@ -57,14 +65,17 @@ impl Rescale {
             && weights.len().is_multiple_of(channels)
             && bias.len() == channels
             && scales.len() == channels
-            && scales.iter().all(|s| s.is_finite() && *s >= SMALLEST);
+            && scales.iter().all(|(s, _)| s.is_finite() && *s >= SMALLEST);
         let inputs = match input {
             DType::I8 => [-128, 127],
             DType::U8 => [0, 255],
             _ => return None,
         };
         let depth = weights.len() / channels.max(1);
-        fits.then_some(Rescale { weights, depth, bias, scales, zero: *zero, inputs })
+        let rounding = *rounding;
+        let rescale = fits.then_some(Rescale { weights, depth, bias, rounding, scales, zero: *zero, inputs })?;
+        let exact = rounding == Rounding::F32HalfEven || (0..channels).all(|c| rescale.factor(c, 0).is_some());
+        exact.then_some(rescale)
     }
 
     pub fn zero(&self) -> i32 {
@@ -83,24 +94,37 @@ impl Rescale {
         range
     }
 
+    /// The factor of a channel whose sums arrive `moved`.
+    fn factor(&self, channel: usize, moved: i64) -> Option<u32> {
+        let (scale, bits) = self.scales[channel];
+        // A sum that wraps when it is shifted makes no steps.
+        if let Rounding::Single { shift } = self.rounding
+            && self.range(channel).iter().any(|end| end.abs() >= 1 << (31 - shift.min(31)))
+        {
+            return None;
+        }
+        let rounded = |acc| {
+            requant::requantize(&mut Eval, self.rounding, acc, bits, self.zero, i8::MIN.into(), i8::MAX.into()) as i32
+        };
+        factor(rounded, scale, self.zero, self.range(channel), moved)
+    }
+
     /// Where the sums of a channel start, and its word: a factor, which is not negative, or the bits of the negative scale.
     pub fn plain(&self, channel: usize) -> (i32, u32) {
-        let (bias, scale) = (self.bias[channel], self.scales[channel]);
-        let factor = factor(scale, self.zero, self.range(channel), 0);
-        (bias, factor.unwrap_or((-scale).to_bits()))
+        let scale = self.scales[channel].0 as f32;
+        (self.bias[channel], self.factor(channel, 0).unwrap_or((-scale).to_bits()))
     }
 
     /// As [`Rescale::plain`] for sums that stay below 2^23 and arrive times 2^8. A greater bias, as channels have that are
     /// dead or nearly so, is replaced by another one with a factor that makes up for it; `None` where none does.
     pub fn raised(&self, channel: usize) -> Option<(i32, u32)> {
-        let (bias, scale, range) = (self.bias[channel] as i64, self.scales[channel], self.range(channel));
-        let room = (1 << 23) - 1 - (range[0] - bias).abs().max((range[1] - bias).abs());
+        let (bias, scale, range) = (self.bias[channel] as i64, self.scales[channel].0 as f32, self.range(channel));
         if range.iter().all(|end| end.abs() < 1 << 23) {
-            let factor = factor(scale, self.zero, range, 0);
-            return Some((bias as i32, factor.unwrap_or((-scale / 256.0).to_bits())));
+            return Some((bias as i32, self.factor(channel, 0).unwrap_or((-scale / 256.0).to_bits())));
         }
+        let room = (1 << 23) - 1 - (range[0] - bias).abs().max((range[1] - bias).abs());
         let moved = (room >= 0).then(|| bias.clamp(-room, room))?;
-        Some((moved as i32, factor(scale, self.zero, range, moved - bias)?))
+        Some((moved as i32, self.factor(channel, moved - bias)?))
     }
 
     /// Whether [`Rescale::raised`] is there.
@@ -109,19 +133,16 @@ impl Rescale {
     }
 }
 
-/// The factor under which all sums of `range` come out as they do in `f32`, if there is one; it multiplies the sum plus
-/// `moved`.
-fn factor(scale: f32, zero: i32, [low, high]: [i64; 2], moved: i64) -> Option<u32> {
+/// The factor under which all sums of `range` come out as `rounded` says, if there is one; it multiplies the sum plus
+/// `moved`. `rounded` never falls and is about `scale` times the sum, plus `zero`.
+fn factor(rounded: impl Fn(u32) -> i32, scale: f64, zero: i32, [low, high]: [i64; 2], moved: i64) -> Option<u32> {
     let (low, high) = (i32::try_from(low).ok()? as i64, i32::try_from(high).ok()? as i64);
-    let rounded = |acc: i64| {
-        let rounding = Rounding::F32HalfEven;
-        requant::requantize(&mut Eval, rounding, acc as i32 as u32, scale.to_bits(), zero, -128, 127) as i32
-    };
+    let rounded = |acc: i64| rounded(acc as i32 as u32);
     let start = ((zero as i128) << SHIFT) + (1 << (SHIFT - 1));
     let (mut least, mut most) = (0i128, i32::MAX as i128);
     for step in -127..=127 {
         // The first sum that reaches this step, or the one after the last.
-        let near = ((step - zero) as f64 - 0.5) / scale as f64;
+        let near = ((step - zero) as f64 - 0.5) / scale;
         let mut first = (near.ceil() as i64).clamp(low, high + 1);
         while first > low && rounded(first - 1) >= step {
             first -= 1;
@@ -167,6 +188,15 @@ mod tests {
         (((acc * factor as i64 + (start << 32)) >> 32) >> SHIFT).clamp(-128, 127)
     }
 
+    fn wanted(rounding: Rounding, acc: i64, operand: u32, zero: i32) -> i32 {
+        requant::requantize(&mut Eval, rounding, acc as i32 as u32, operand, zero, -128, 127) as i32
+    }
+
+    fn half_even_factor(scale: f32, zero: i32, range: [i64; 2], moved: i64) -> Option<u32> {
+        let rounded = |acc: u32| wanted(Rounding::F32HalfEven, acc as i32 as i64, scale.to_bits(), zero);
+        factor(rounded, scale as f64, zero, range, moved)
+    }
+
     proptest! {
         #[test]
         fn a_factor_gives_what_f32_gives(
@@ -174,12 +204,10 @@ mod tests {
             moved in prop_oneof![Just(0i64), -100_000i64..100_000],
         ) {
             let scale = mantissa * 2f32.powi(exponent);
-            if let Some(factor) = factor(scale, zero, [low, high], moved) {
+            if let Some(factor) = half_even_factor(scale, zero, [low, high], moved) {
                 prop_assert!(factor < 1 << 31);
                 for acc in low..=high {
-                    let wanted = requant::requantize(
-                        &mut Eval, Rounding::F32HalfEven, acc as i32 as u32, scale.to_bits(), zero, -128, 127,
-                    ) as i32;
+                    let wanted = wanted(Rounding::F32HalfEven, acc, scale.to_bits(), zero);
                     prop_assert_eq!(by_factor(acc + moved, factor, zero), wanted as i64, "{} * {} + {}", acc, scale, zero);
                 }
             }
@@ -187,13 +215,30 @@ mod tests {
     }
 
     #[test]
+    fn the_single_rounding_has_factors() {
+        let mut found = 0;
+        for (i, scale) in [0.012_31, 0.000_453, 0.007_1, 0.029].into_iter().enumerate() {
+            let (shift, multipliers) = requant::single_multipliers(&[scale], 300_000).unwrap();
+            let (rounding, zero) = (Rounding::Single { shift }, 40 - 50 * i as i32);
+            let rounded = |acc: u32| wanted(rounding, acc as i32 as i64, multipliers[0] as u32, zero);
+            let Some(factor) = factor(rounded, scale, zero, [-300_000, 300_000], 0) else { continue };
+            found += 1;
+            for acc in -300_000..=300_000 {
+                assert_eq!(by_factor(acc, factor, zero), rounded(acc as i32 as u32) as i64, "{acc} * {scale}");
+            }
+        }
+        assert!(found > 2, "{found} of 4");
+    }
+
+    #[test]
     fn most_scales_have_a_factor_and_ties_have_none() {
-        let found = (1..200).filter(|i| factor(*i as f32 * 1.234e-4, -128, [-300_000, 300_000], 0).is_some()).count();
+        let found =
+            (1..200).filter(|i| half_even_factor(*i as f32 * 1.234e-4, -128, [-300_000, 300_000], 0).is_some()).count();
         assert!(found > 150, "{found} of 199");
         // Half way between two steps the even one wins, now the upper and now the lower.
-        assert_eq!(factor(0.015_625, 0, [-10_000, 10_000], 0), None);
+        assert_eq!(half_even_factor(0.015_625, 0, [-10_000, 10_000], 0), None);
         // No step is reached at all.
-        assert!(factor(1e-9, 3, [-1000, 1000], 0).is_some());
-        assert!(factor(1e-9, -128, [2_000_000_000, 2_000_100_000], -1_996_000_000).is_some());
+        assert!(half_even_factor(1e-9, 3, [-1000, 1000], 0).is_some());
+        assert!(half_even_factor(1e-9, -128, [2_000_000_000, 2_000_100_000], -1_996_000_000).is_some());
     }
 }
