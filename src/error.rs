@@ -29,9 +29,9 @@ pub enum Error {
     /// Options that do not go together.
     #[error("{0}")]
     Usage(String),
-    /// The model does not fit the target.
-    #[error("{0}")]
-    Budget(String),
+    /// The model does not fit the target: what is over, and what would help.
+    #[error("{}", over.join("\n"))]
+    Budget { over: Vec<String>, remedies: Vec<String> },
     /// An executor's output differs from what was expected.
     #[error("{0}")]
     Mismatch(String),
@@ -54,7 +54,7 @@ impl Error {
             Error::Io { .. } => "E0901",
             Error::Data { .. } => "E0902",
             Error::Usage(_) => "E0903",
-            Error::Budget(_) => "E0904",
+            Error::Budget { .. } => "E0904",
             Error::Mismatch(_) => "E0905",
         }
     }
@@ -67,7 +67,7 @@ impl Error {
             Error::Passes(mcc_passes::Error::UnknownPass { .. }) => 64,
             Error::Ir(mcc_ir::Error::Parse { .. } | mcc_ir::Error::Verify(_) | mcc_ir::Error::Unsupported { .. }) => 1,
             Error::Ir(_) | Error::Passes(_) => 4,
-            Error::Budget(_) => 2,
+            Error::Budget { .. } => 2,
             Error::Mismatch(_) => 3,
             Error::Emit(_) | Error::Target(_) | Error::Usage(_) => 64,
         }

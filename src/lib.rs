@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod budget;
 mod error;
 mod model;
 pub mod report;

@@ -131,7 +131,7 @@ impl Model {
         Ok(Model { imported, exact, integer, optimised: graph, target, io, goal, passes, warnings })
     }
 
-    fn lowering(&self, io: Io) -> lower::Options {
+    pub(crate) fn lowering(&self, io: Io) -> lower::Options {
         lower::Options { io, goal: self.goal }
     }
 
@@ -163,7 +163,7 @@ impl Model {
 }
 
 /// The kernel implementations that a target's backend offers.
-fn catalogue(target: &Target) -> &'static [Implementation] {
+pub(crate) fn catalogue(target: &Target) -> &'static [Implementation] {
     match target.backend {
         Backend::C => c::CATALOGUE,
         Backend::Jit => mcc_runtime::CATALOGUE,

@@ -5,7 +5,7 @@
 
 use mcc_ir::Target;
 use mcc_ir::op::{Op, Step};
-use mcc_ir::plan::{Arg, BufferId, Kernel, Plan, PlanPort};
+use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, Kernel, Plan, PlanPort};
 use mcc_ir::target::Feature;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -82,6 +82,20 @@ pub struct RequantReport {
     pub differing: usize,
 }
 
+/// A piece of the arena.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BufferReport {
+    /// `input`, `output`, `value` (the result of a kernel) or `scratch` (a kernel's working memory).
+    pub kind: &'static str,
+    pub offset: usize,
+    pub bytes: usize,
+    /// The first and the last kernel during which it lives.
+    pub first: usize,
+    pub last: usize,
+    /// The ONNX nodes behind it.
+    pub origin: Vec<String>,
+}
+
 /// A model's needs on a target.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -91,6 +105,7 @@ pub struct Report {
     pub inputs: Vec<PortReport>,
     pub outputs: Vec<PortReport>,
     pub kernels: Vec<KernelReport>,
+    pub memory: Vec<BufferReport>,
     pub totals: Totals,
     /// Absent where every rounding is the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,23 +141,23 @@ impl Report {
             inputs,
             outputs,
             kernels,
+            memory: plan.buffers.iter().filter_map(buffer).collect(),
             totals,
             requant: None,
         }
     }
 
-    /// The sentences that say what does not fit; empty where everything does.
-    pub fn over_budget(&self, ram: Option<usize>, flash: Option<usize>) -> Vec<String> {
-        let over = |what: &str, need: usize, have: Option<usize>, note: &str| {
-            have.filter(|have| need > *have).map(|have| {
-                let share = 100.0 * need as f64 / have.max(1) as f64;
-                format!("{what}: {need} bytes are needed{note}, {have} are there ({share:.0} %)")
-            })
-        };
-        let t = &self.totals;
-        let notes = (" for arena, inputs and outputs", " for constants and estimated code");
-        let all = [over("ram", t.ram_bytes, ram, notes.0), over("flash", t.flash_bytes_estimate, flash, notes.1)];
-        all.into_iter().flatten().collect()
+    /// What lies in the arena while a kernel runs, by offset.
+    pub fn live(&self, kernel: usize) -> Vec<&BufferReport> {
+        let mut live: Vec<_> = self.memory.iter().filter(|b| b.first <= kernel && kernel <= b.last).collect();
+        live.sort_by_key(|b| (b.offset, b.first));
+        live
+    }
+
+    /// The kernel during which most of the arena lives.
+    pub fn peak(&self) -> Option<&KernelReport> {
+        // The first of several.
+        self.kernels.iter().rev().max_by_key(|k| k.live_bytes)
     }
 }
 
@@ -164,6 +179,23 @@ fn port(plan: &Plan, p: &PlanPort) -> PortReport {
         scale: p.quant.map(|q| q.scale.0),
         zero_point: p.quant.map(|q| q.zero_point),
     }
+}
+
+/// `None` for what the caller keeps outside the arena.
+fn buffer(b: &Buffer) -> Option<BufferReport> {
+    Some(BufferReport {
+        kind: match b.kind {
+            BufferKind::Input(_) => "input",
+            BufferKind::Output(_) => "output",
+            BufferKind::Value => "value",
+            BufferKind::Scratch => "scratch",
+        },
+        offset: b.offset?,
+        bytes: b.bytes,
+        first: b.first,
+        last: b.last,
+        origin: b.origin.iter().map(|n| n.to_string()).collect(),
+    })
 }
 
 fn kernel(plan: &Plan, index: usize, k: &Kernel) -> KernelReport {

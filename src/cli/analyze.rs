@@ -5,7 +5,8 @@ use super::compile::totals;
 use super::output;
 use super::requant;
 use mcc::backends::targets;
-use mcc::report::{KernelReport, Report};
+use mcc::budget::Budget;
+use mcc::report::{BufferReport, KernelReport, Report};
 use mcc::{Options, Result};
 use serde::Serialize;
 
@@ -45,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
     let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
     let model = mcc::Model::load(&args.model.model, &options)?;
     let report = Report { requant: requant::differing(&model)?, ..Report::of(&model.plan()?, target) };
-    let over = report.over_budget(target.ram, target.flash);
+    let over = Budget::of(target).excess(&report);
     let fits = (target.ram.is_some() || target.flash.is_some()).then_some(over.is_empty());
     if args.json {
         return output::print_json(&Outcome { report, fits, over });
@@ -54,6 +55,11 @@ pub fn run(args: &Args) -> Result<()> {
     let header = ["id", "op(fused)", "out", "macc", "%", "w(B)", "live(B)", "%peak", "impl", "from"];
     output::print(&output::table(&header, &rows))?;
     output::print(&totals(&report))?;
+    if let Some(peak) = report.peak() {
+        output::print(&format!("while kernel {} runs, most of the arena is in use:\n", peak.index))?;
+        let rows: Vec<Vec<String>> = report.live(peak.index).into_iter().map(memory_row).collect();
+        output::print(&output::table(&["offset", "bytes", "what", "live", "from"], &rows))?;
+    }
     let share = |need: usize, have: Option<usize>, what: &str| {
         have.map(|have| {
             format!("{what} {:.1} % of {} B", 100.0 * need as f64 / have as f64, output::thousands(have as u64))
@@ -64,9 +70,24 @@ pub fn run(args: &Args) -> Result<()> {
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     match fits {
         Some(true) => output::print(&format!("fits: {}\n", parts.join(", "))),
-        Some(false) => output::print(&format!("does not fit: {}\n", over.join("; "))),
+        Some(false) => output::print(&format!("does not fit: {}\n", over.join("\n    "))),
         None => Ok(()),
     }
+}
+
+fn memory_row(b: &BufferReport) -> Vec<String> {
+    let live = format!("{}..{}", b.first, b.last);
+    vec![b.offset.to_string(), b.bytes.to_string(), b.kind.to_string(), live, short(&b.origin)]
+}
+
+/// Node names in the width of a column.
+fn short(origin: &[String]) -> String {
+    let all = origin.join(" ");
+    let mut text: String = all.chars().take(40).flat_map(char::escape_debug).collect();
+    if all.chars().nth(40).is_some() {
+        text.push_str("...");
+    }
+    text
 }
 
 fn row(k: &KernelReport, report: &Report) -> Vec<String> {
@@ -75,10 +96,6 @@ fn row(k: &KernelReport, report: &Report) -> Vec<String> {
     let t = &report.totals;
     let op = if k.fused.is_empty() { k.op.to_string() } else { format!("{}({})", k.op, k.fused.join(",")) };
     let dims: Vec<String> = k.output_shape.iter().map(usize::to_string).collect();
-    let mut from: String = k.origin.join(" ").chars().take(40).flat_map(char::escape_debug).collect();
-    if k.origin.join(" ").chars().nth(40).is_some() {
-        from.push_str("...");
-    }
     vec![
         k.index.to_string(),
         op,
@@ -89,6 +106,6 @@ fn row(k: &KernelReport, report: &Report) -> Vec<String> {
         k.live_bytes.to_string(),
         percent(k.live_bytes as f64, t.peak_live_bytes as f64),
         k.implementation.to_string(),
-        from,
+        short(&k.origin),
     ]
 }

@@ -3,6 +3,7 @@
 use super::args::{ChoiceArgs, IoArg, ModelArgs, c_target, parse_bytes};
 use super::output::{self, Written};
 use super::requant;
+use mcc::budget::Budget;
 use mcc::ir::text;
 use mcc::passes::pipeline;
 use mcc::report::Report;
@@ -90,9 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
     model.warnings.iter().for_each(output::note);
     let plan = model.plan()?;
     let report = Report { requant: requant::differing(&model)?, ..Report::of(&plan, target) };
-    let over = report.over_budget(args.ram.or(target.ram), args.flash.or(target.flash));
-    if !over.is_empty() {
-        return Err(Error::Budget(over.join("; ")));
+    let budget = Budget { ram: args.ram.or(target.ram), flash: args.flash.or(target.flash) };
+    if !budget.holds(&report) {
+        let (over, remedies) = (budget.excess(&report), budget.remedies(&model, &plan));
+        return Err(Error::Budget { over, remedies });
     }
     let source = model.c_source(&args.name)?;
     let at = |ending: &str| args.output.join(format!("{}{ending}", args.name));

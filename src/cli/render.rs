@@ -111,15 +111,19 @@ pub fn faults(error: &Error) -> Vec<Fault> {
 }
 
 /// The next step, where the sentence itself does not say it.
-fn help(error: &Error) -> &'static str {
-    match error {
+fn help(error: &Error) -> String {
+    let fixed = match error {
         Error::Target(_) => "`mcc targets` describes them",
         Error::Io { .. } => "check the path and its permissions",
-        Error::Budget(_) => "`mcc analyze` shows where the bytes go",
+        Error::Budget { remedies, .. } => {
+            return remedies.iter().map(|r| format!("{r}; ")).collect::<String>()
+                + "`mcc analyze` shows where the bytes go";
+        }
         Error::Mismatch(_) => "`mcc validate` finds the first node that differs between mcc's executors",
         _ if error.exit_status() == 4 => "this is a fault of mcc; please report it with the model and the command",
         _ => "",
-    }
+    };
+    fixed.to_string()
 }
 
 /// An error as text for stderr.
