@@ -222,7 +222,7 @@ fn kernel(plan: &Plan, index: usize, k: &Kernel) -> KernelReport {
         output_type: k.out_type.dtype.name(),
         macs: k.macs,
         weight_bytes: used.iter().map(const_bytes).sum(),
-        live_bytes: live_bytes(plan, index),
+        live_bytes: plan.live_bytes(index),
         scratch_bytes: k.scratch.map_or(0, |b: BufferId| plan.buffer(b).bytes),
     }
 }
@@ -241,23 +241,6 @@ fn fused(op: &Op) -> Vec<String> {
         one => Op::Map(vec![one.clone()]).name().to_string(),
     };
     steps.iter().map(name).collect()
-}
-
-/// Bytes of the arena that belong to a buffer that lives while kernel `now` runs, each rounded up to the alignment.
-fn live_bytes(plan: &Plan, now: usize) -> usize {
-    let mut spans: Vec<(usize, usize)> = plan
-        .buffers
-        .iter()
-        .filter(|b| b.first <= now && now <= b.last)
-        .filter_map(|b| b.offset.map(|at| (at, at + b.bytes.next_multiple_of(plan.alignment))))
-        .collect();
-    spans.sort_unstable();
-    let (mut total, mut end) = (0, 0);
-    for (from, to) in spans {
-        total += to.saturating_sub(from.max(end));
-        end = end.max(to);
-    }
-    total
 }
 
 /// Bytes of code: the mean of what `arm-none-eabi-gcc -O3` makes of each family of kernels, for a Cortex-M4 without and a

@@ -168,6 +168,28 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The first kernel during which the most bytes of the arena are in use.
+    pub fn peak_kernel(&self) -> Option<usize> {
+        (0..self.kernels.len()).rev().max_by_key(|k| self.live_bytes(*k))
+    }
+
+    /// Bytes of the arena that belong to a buffer which lives while kernel `now` runs, each rounded up to the alignment.
+    pub fn live_bytes(&self, now: usize) -> usize {
+        let mut spans: Vec<(usize, usize)> = self
+            .buffers
+            .iter()
+            .filter(|b| b.first <= now && now <= b.last)
+            .filter_map(|b| b.offset.map(|at| (at, at + b.bytes.next_multiple_of(self.alignment))))
+            .collect();
+        spans.sort_unstable();
+        let (mut total, mut end) = (0, 0);
+        for (from, to) in spans {
+            total += to.saturating_sub(from.max(end));
+            end = end.max(to);
+        }
+        total
+    }
+
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id.index()]
     }

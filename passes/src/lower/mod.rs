@@ -16,7 +16,7 @@ use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Ove
 use mcc_ir::target::Backend;
 use mcc_ir::types::TensorType;
 use mcc_ir::{Target, Tensor, ops};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Where inputs and outputs of the model live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,17 +31,17 @@ pub enum Io {
 /// What a choice among implementations is to save.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Goal {
-    /// Cycles, whatever the flash.
+    /// Cycles, whatever the memory.
     Time,
-    /// Cycles, where they are worth their flash.
+    /// Cycles, where they are worth their flash and RAM.
     #[default]
     Balanced,
-    /// Flash, except where a byte would save very many cycles.
+    /// Memory, except where a byte would save very many cycles.
     Size,
 }
 
 impl Goal {
-    /// Cycles that a byte of flash has to save. The host has no flash to save.
+    /// Cycles that a byte of flash or of the arena has to save. The host has both in plenty.
     fn cycles_per_byte(self, target: &Target) -> f64 {
         match self {
             _ if target.backend == Backend::Jit => 0.0,
@@ -75,16 +75,42 @@ pub fn lower(
     catalogue: &[Implementation],
     options: impl Into<Options>,
 ) -> Result<Plan> {
+    let options = options.into();
     let roots = roots(graph);
     let order = schedule::order(graph, &roots);
-    let mut lowering = Lowering::new(graph, target, catalogue, options.into(), roots);
-    for id in order {
-        lowering.kernel(id)?;
+    let attempt = |avoided: &Avoided| {
+        let mut lowering = Lowering::new(graph, target, catalogue, options, &roots, avoided);
+        for &id in &order {
+            lowering.kernel(id)?;
+        }
+        lowering.finish()
+    };
+    let mut avoided = Avoided::new();
+    let (mut plan, mut cost) = attempt(&avoided)?;
+    let price = options.goal.cycles_per_byte(target);
+    // An implementation's memory counts only where the arena is at its peak: there the next best may be the better one.
+    let mut tried = plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
+    for _ in 0..if price > 0.0 { PEAK_TRIES } else { 0 } {
+        let Some((k, implementation)) = tried.filter(|(_, implementation)| *implementation != NEST) else { break };
+        avoided.insert((k, implementation));
+        let (other, other_cost) = attempt(&avoided)?;
+        let gain = price * (plan.arena_bytes as f64 - other.arena_bytes as f64) - (other_cost - cost);
+        if gain > 0.0 {
+            (plan, cost) = (other, other_cost);
+            tried = plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
+        } else {
+            tried = Some((k, other.kernels[k].implementation));
+        }
     }
-    let plan = lowering.finish()?;
     mcc_ir::plan::verify::verify(&plan).map_err(Error::Plan)?;
     Ok(plan)
 }
+
+/// Plans that are made with another implementation at the peak of the arena.
+const PEAK_TRIES: usize = 8;
+
+/// Implementations that a kernel, by its place in the schedule, is not to have.
+type Avoided = HashSet<(usize, &'static str)>;
 
 /// For each value, the value whose memory holds it: itself, or through reshapes the one that was reshaped.
 fn roots(graph: &Graph) -> Vec<ValueId> {
@@ -103,7 +129,8 @@ struct Lowering<'a> {
     target: &'a Target,
     catalogue: &'a [Implementation],
     options: Options,
-    roots: Vec<ValueId>,
+    roots: &'a [ValueId],
+    avoided: &'a Avoided,
     /// The buffer of each root value.
     buffers_of: HashMap<ValueId, BufferId>,
     consts_of: HashMap<(Tensor, Packing), ConstId>,
@@ -112,6 +139,8 @@ struct Lowering<'a> {
     kernels: Vec<Kernel>,
     /// How each kernel's implementation may write over argument 0.
     overlaps: Vec<Option<Overlap>>,
+    /// Estimated cycles, with flash at its price.
+    cost: f64,
     inputs: Vec<PlanPort>,
 }
 
@@ -121,7 +150,8 @@ impl<'a> Lowering<'a> {
         target: &'a Target,
         catalogue: &'a [Implementation],
         options: Options,
-        roots: Vec<ValueId>,
+        roots: &'a [ValueId],
+        avoided: &'a Avoided,
     ) -> Lowering<'a> {
         let mut lowering = Lowering {
             graph,
@@ -129,12 +159,14 @@ impl<'a> Lowering<'a> {
             catalogue,
             options,
             roots,
+            avoided,
             buffers_of: HashMap::new(),
             consts_of: HashMap::new(),
             buffers: vec![],
             consts: vec![],
             kernels: vec![],
             overlaps: vec![],
+            cost: 0.0,
             inputs: vec![],
         };
         for (i, port) in graph.inputs.iter().enumerate() {
@@ -182,7 +214,11 @@ impl<'a> Lowering<'a> {
         let roots: Vec<ValueId> = inputs.iter().map(|v| self.roots[v.index()]).collect();
         let consts: Vec<Option<&Tensor>> = roots.iter().map(|v| graph.constant(*v)).collect();
         let spec = KernelSpec { op: &op, arg_types: &arg_types, consts: &consts, out_type };
-        let (implementation, offer) = choose(&spec, self.target, self.catalogue, self.options.goal);
+        let now = self.kernels.len();
+        let allowed = |id| !self.avoided.contains(&(now, id));
+        let choice = choose(&spec, self.target, self.catalogue.iter().filter(|e| allowed(e.id)), self.options.goal);
+        let (implementation, offer) = (choice.implementation, choice.offer);
+        self.cost += choice.cost;
         let mut args = Vec::with_capacity(inputs.len());
         for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings) {
             args.push(match graph.constant(*root) {
@@ -194,7 +230,6 @@ impl<'a> Lowering<'a> {
             });
         }
         let tables = nest.tables.iter().map(|t| self.constant(t, Packing::None, &origin)).collect();
-        let now = self.kernels.len();
         let scratch =
             (offer.scratch_bytes > 0).then(|| self.buffer(BufferKind::Scratch, offer.scratch_bytes, origin.clone()));
         for arg in &args {
@@ -221,7 +256,8 @@ impl<'a> Lowering<'a> {
         Ok(out)
     }
 
-    fn finish(mut self) -> Result<Plan> {
+    /// The plan and its cost.
+    fn finish(mut self) -> Result<(Plan, f64)> {
         let mut outputs = Vec::with_capacity(self.graph.outputs.len());
         for (i, port) in self.graph.outputs.iter().enumerate() {
             let ty = self.graph.ty(port.value);
@@ -256,7 +292,7 @@ impl<'a> Lowering<'a> {
         };
         share_memory(&mut plan, &self.overlaps, self.options.io == Io::Arena);
         arena::assign(&mut plan, self.options.io);
-        Ok(plan)
+        Ok((plan, self.cost))
     }
 }
 
@@ -264,8 +300,21 @@ fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
     PlanPort { name: port.name.clone(), ty: ty.clone(), quant: port.quant, buffer }
 }
 
+/// The implementation of a kernel.
+struct Choice {
+    implementation: &'static str,
+    offer: Offer,
+    /// Estimated cycles, with flash at its price.
+    cost: f64,
+}
+
 /// The implementation with the fewest estimated cycles, flash counted at its price.
-fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation], goal: Goal) -> (&'static str, Offer) {
+fn choose<'a>(
+    spec: &KernelSpec<'_>,
+    target: &Target,
+    catalogue: impl Iterator<Item = &'a Implementation>,
+    goal: Goal,
+) -> Choice {
     let types: Vec<&TensorType> = spec.arg_types.iter().collect();
     let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
     // What is read has to be looked at: an average of a whole image is no one step.
@@ -279,15 +328,15 @@ fn choose(spec: &KernelSpec<'_>, target: &Target, catalogue: &[Implementation], 
     };
     let price = goal.cycles_per_byte(target);
     let cost = |offer: &Offer| offer.cycles + price * offer.flash_bytes(spec) as f64;
-    let mut best = (cost(&plain), NEST, plain);
+    let mut best = Choice { cost: cost(&plain), implementation: NEST, offer: plain };
     for entry in catalogue {
         if let Some(offer) = (entry.offer)(spec, target)
-            && cost(&offer) < best.0
+            && cost(&offer) < best.cost
         {
-            best = (cost(&offer), entry.id, offer);
+            best = Choice { cost: cost(&offer), implementation: entry.id, offer };
         }
     }
-    (best.1, best.2)
+    best
 }
 
 /// Lets kernels write their output over an argument that dies there: in place where each output element needs only that
@@ -345,35 +394,72 @@ fn elementwise_args(kernel: &Kernel) -> Vec<usize> {
 mod tests {
     use super::*;
     use mcc_ir::DType;
-    use mcc_ir::op::MatMul;
+    use mcc_ir::op::{MatMul, PadMode};
 
-    fn offer<const CYCLES: usize, const CODE: usize>(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
-        let packings = vec![Packing::None; spec.arg_types.len()];
-        Some(Offer { packings, scratch_bytes: 0, cycles: CYCLES as f64, code_bytes: CODE, overlap: None })
+    const CORE: &str = "name = 'core'\ndescription = ''\nbackend = 'c'\nalignment = 8";
+
+    fn offer<const CYCLES: usize, const CODE: usize, const SCRATCH: usize>(
+        spec: &KernelSpec<'_>,
+        _: &Target,
+    ) -> Option<Offer> {
+        matches!(spec.op, Op::MatMul(_)).then(|| Offer {
+            packings: vec![Packing::None; spec.arg_types.len()],
+            scratch_bytes: SCRATCH,
+            cycles: CYCLES as f64,
+            code_bytes: CODE,
+            overlap: None,
+        })
+    }
+
+    /// A product of 10 x 100 by 100 x 100, then a result of so many bytes.
+    fn product(then: usize) -> Graph {
+        let mut graph = Graph::new("product");
+        let x = graph.add_input("x", TensorType::new(DType::F32, [10, 100]));
+        let w = graph.add_const(Tensor::new([100, 100], &[0.5f32; 10_000]), Origin::default());
+        let op = Op::MatMul(MatMul { trans_b: false, bias: false, post: vec![] });
+        let y = graph.add_node(op, vec![x, w], Origin::default()).unwrap();
+        let pad = Op::Pad { before: vec![0, 0], after: vec![0, then / 40], mode: PadMode::Edge };
+        let y = graph.add_node(pad, vec![y], Origin::default()).unwrap();
+        graph.add_output("y", y);
+        graph
+    }
+
+    /// Working memory is worth its cycles where the arena is at its peak, and costs nothing elsewhere.
+    #[test]
+    fn the_goal_weighs_cycles_against_memory_at_the_peak() {
+        let catalogue = [
+            Implementation { id: "roomy", offer: offer::<100_000, 0, 8_000> },
+            Implementation { id: "tight", offer: offer::<300_000, 0, 80> },
+        ];
+        let target = Target::parse(CORE).unwrap();
+        let chosen = |graph: &Graph, goal| {
+            let plan = lower(graph, &target, &catalogue, Options { goal, ..Options::default() }).unwrap();
+            (plan.kernels[0].implementation, plan.arena_bytes)
+        };
+        // Two tensors of 4,000 bytes beside the working memory, then one of them beside the larger result.
+        let small = product(400);
+        assert_eq!(chosen(&small, Goal::Time), ("roomy", 16_000));
+        assert_eq!(chosen(&small, Goal::Balanced), ("tight", 8_400));
+        let large = product(20_000);
+        assert_eq!(chosen(&large, Goal::Balanced), ("roomy", 28_000));
     }
 
     /// A product that takes a million cycles as a nest, beside a small kernel and a fast one.
     #[test]
     fn the_goal_weighs_cycles_against_flash() {
         let catalogue = [
-            Implementation { id: "fast", offer: offer::<100_000, 20_000> },
-            Implementation { id: "small", offer: offer::<300_000, 2_000> },
+            Implementation { id: "fast", offer: offer::<100_000, 20_000, 0> },
+            Implementation { id: "small", offer: offer::<300_000, 2_000, 0> },
         ];
-        let mut graph = Graph::new("goal");
-        let x = graph.add_input("x", TensorType::new(DType::F32, [10, 100]));
-        let w = graph.add_const(Tensor::new([100, 100], &[0.5f32; 10_000]), Origin::default());
-        let op = Op::MatMul(MatMul { trans_b: false, bias: false, post: vec![] });
-        let y = graph.add_node(op, vec![x, w], Origin::default()).unwrap();
-        graph.add_output("y", y);
+        let graph = product(400);
         let chosen = |text: &str, goal| {
             let target = Target::parse(text).unwrap();
             let plan = lower(&graph, &target, &catalogue, Options { goal, ..Options::default() }).unwrap();
             plan.kernels[0].implementation
         };
-        let core = "name = 'core'\ndescription = ''\nbackend = 'c'\nalignment = 8";
-        assert_eq!(chosen(core, Goal::Time), "fast");
-        assert_eq!(chosen(core, Goal::Balanced), "small");
-        assert_eq!(chosen(core, Goal::Size), NEST);
-        assert_eq!(chosen(&core.replace("'c'", "'jit'"), Goal::Size), "fast");
+        assert_eq!(chosen(CORE, Goal::Time), "fast");
+        assert_eq!(chosen(CORE, Goal::Balanced), "small");
+        assert_eq!(chosen(CORE, Goal::Size), NEST);
+        assert_eq!(chosen(&CORE.replace("'c'", "'jit'"), Goal::Size), "fast");
     }
 }
