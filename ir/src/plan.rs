@@ -89,6 +89,8 @@ pub enum Overlap {
     /// At an offset that is at least so many bytes lower: the kernel reads and writes in ascending order, and the end of
     /// what is written never gets further than this ahead of what is still to be read.
     Ahead(usize),
+    /// So that it ends at least so many bytes after the argument: the kernel reads and writes in descending order.
+    Behind(usize),
 }
 
 /// A constant: the tensor that the loop nest reads, and how the kernel's implementation wants it laid out.

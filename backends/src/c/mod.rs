@@ -321,6 +321,7 @@ impl Emitter<'_> {
         let place = match self.plan.buffer(k.out).over {
             Some(over) if k.args.first() == Some(&Arg::Buffer(over.donor)) => match (over.how, offer.overlap) {
                 (Overlap::Ahead(lead), Some(Overlap::Ahead(least))) => lead >= least,
+                (Overlap::Behind(lead), Some(Overlap::Behind(least))) => lead >= least,
                 (how, may) => may == Some(how),
             },
             _ => true,

@@ -237,21 +237,25 @@ static inline void $_{name}(const uint32_t *const *rows, int8_t *out, const stru
 
 /// The loop over pixels whose rows lie in x one after the other; BITS, BYTE and EXTEND stand for the type of x.
 const PIXELS: &str = r#"
-/* Output pixels of a layer from contiguous rows of x, whose number of values 4 divides. */
+/* Output pixels of a layer from contiguous rows of x, whose number of values 4 divides; from the last one down, if so
+ * asked. */
 #if defined(__GNUC__)
 __attribute__((noinline))
 #endif
-static void $_pixels_BITS(const BYTE *x, uint32_t *rows, int8_t *out, const struct $_layer *layer, int32_t pixels) {
+static void $_pixels_BITS(const BYTE *x, uint32_t *rows, int8_t *out, const struct $_layer *layer, int32_t pixels,
+                         int down) {
     const int32_t depth = 4 * layer->groups;
     struct $_layer last = *layer;
     last.step = 0;
-    for (; pixels > 0; pixels -= 2) {
+    for (int32_t done = 0; done < pixels; done += 2) {
+        const int32_t p = down ? ((pixels - 1) & ~1) - done : done;
         /* A last pixel by itself is there twice. */
-        const BYTE *const next = pixels > 1 ? x + depth : x;
-        const BYTE *from = next, *const end = x + (depth & ~7);
+        const int single = p + 1 == pixels;
+        const BYTE *at = x + p * depth, *from = single ? at : at + depth;
+        const BYTE *const end = at + (depth & ~7);
         uint32_t *to = rows;
-        for (; x != end; x += 8, from += 8, to += 8) {
-            const uint32_t a = $_load_4(x), b = $_load_4(x + 4), c = $_load_4(from), d = $_load_4(from + 4);
+        for (; at != end; at += 8, from += 8, to += 8) {
+            const uint32_t a = $_load_4(at), b = $_load_4(at + 4), c = $_load_4(from), d = $_load_4(from + 4);
             to[0] = $_EXTEND(a);
             to[1] = $_EXTEND_ror8(a);
             to[2] = $_EXTEND(c);
@@ -262,15 +266,13 @@ static void $_pixels_BITS(const BYTE *x, uint32_t *rows, int8_t *out, const stru
             to[7] = $_EXTEND_ror8(d);
         }
         if ((depth & 4) != 0) {
-            const uint32_t a = $_load_4(x), c = $_load_4(from);
+            const uint32_t a = $_load_4(at), c = $_load_4(from);
             to[0] = $_EXTEND(a);
             to[1] = $_EXTEND_ror8(a);
             to[2] = $_EXTEND(c);
             to[3] = $_EXTEND_ror8(c);
         }
-        $_quads(rows, out, pixels > 1 ? layer : &last);
-        x = next + depth;
-        out += 2 * layer->step;
+        $_quads(rows, out + p * layer->step, single ? &last : layer);
     }
 }"#;
 

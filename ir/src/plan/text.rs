@@ -64,6 +64,7 @@ fn buffer_text(b: &Buffer) -> String {
         match how {
             Overlap::InPlace => write!(s, ", in place of {donor}"),
             Overlap::Ahead(lead) => write!(s, ", {lead} ahead of {donor}"),
+            Overlap::Behind(lead) => write!(s, ", {lead} behind {donor}"),
         }
         .expect("a string takes all");
     }

@@ -15,7 +15,7 @@ use crate::types::TensorType;
 ///
 /// - Every id is in range, every kernel has one type an argument, and types fit the buffers and constants behind them.
 /// - Buffers lie aligned inside the arena. Two buffers that are live at one time do not overlap, except that one may
-///   lie [over](Buffer::over) the other in the kernel where that one dies, in place or far enough ahead of it.
+///   lie [over](Buffer::over) the other in the kernel where that one dies, in place or far enough ahead of or behind it.
 /// - Every buffer is filled before it is read, and live wherever it is used; outputs stay live to the end.
 /// - Each operator infers the output type from the argument types, and each loop nest has those types and is
 ///   [itself sound](crate::nest::verify).
@@ -44,10 +44,10 @@ fn apart(at: usize, bytes: usize, other: usize, other_bytes: usize) -> bool {
     at.saturating_add(bytes) <= other || other.saturating_add(other_bytes) <= at
 }
 
-/// Whether a buffer lies apart from another or begins `lead` bytes before it.
-fn apart_or_ahead(b: &Buffer, donor: &Buffer, lead: usize) -> bool {
+/// Whether a buffer lies apart from another, or so at its offset and the other's.
+fn apart_or(b: &Buffer, donor: &Buffer, so: impl Fn(usize, usize) -> bool) -> bool {
     match (b.offset, donor.offset) {
-        (Some(at), Some(from)) => apart(at, b.bytes, from, donor.bytes) || at.saturating_add(lead) <= from,
+        (Some(at), Some(from)) => apart(at, b.bytes, from, donor.bytes) || so(at, from),
         // What the caller keeps outside the arena is apart.
         _ => true,
     }
@@ -125,10 +125,17 @@ impl<'a> Verifier<'a> {
                 });
                 self.check(b.bytes <= donor.bytes, || format!("{id} takes over {donor_id} in place, but is larger"));
             }
-            Overlap::Ahead(lead) => self
-                .check(donor.kind != BufferKind::Scratch && apart_or_ahead(b, donor, lead), || {
-                    format!("{id} overlaps {donor_id}, but not {lead} bytes ahead of it")
-                }),
+            Overlap::Ahead(lead) => self.check(apart_or(b, donor, |at, from| at.saturating_add(lead) <= from), || {
+                format!("{id} overlaps {donor_id}, but not {lead} bytes ahead of it")
+            }),
+            Overlap::Behind(lead) => {
+                let behind = |at: usize, from: usize| {
+                    at.saturating_add(b.bytes) >= from.saturating_add(donor.bytes).saturating_add(lead)
+                };
+                self.check(apart_or(b, donor, behind), || {
+                    format!("{id} overlaps {donor_id}, but not {lead} bytes behind it")
+                });
+            }
         }
         self.check(donor.last == b.first, || {
             format!("{id} is filled by kernel {}, but {donor_id} under it dies in kernel {}", b.first, donor.last)

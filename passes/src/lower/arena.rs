@@ -16,15 +16,23 @@ const SHORT_SPAN: usize = 8;
 /// Pairs of blocks that all random orders together may compare: large plans get fewer orders.
 const RANDOM_PAIRS: usize = 50_000_000;
 
+/// How a block may overlap another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// If it begins so many bytes before the other, or more.
+    Ahead(usize),
+    /// If it begins so many bytes after the other, or more; a negative number is allowed.
+    Behind(i64),
+}
+
 /// Bytes that live from kernel `first` to kernel `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     pub bytes: usize,
     pub first: usize,
     pub last: usize,
-    /// A block that ends in the kernel where this one begins, and the bytes that this one must begin before it to be
-    /// allowed to overlap it.
-    pub over: Option<(usize, usize)>,
+    /// A block that ends in the kernel where this one begins, and where this one may overlap it.
+    pub over: Option<(usize, Side)>,
 }
 
 impl Block {
@@ -33,20 +41,26 @@ impl Block {
     }
 
     /// The bytes that two blocks need together where this one lies over the other.
-    fn together(&self, donor: &Block, lead: usize) -> usize {
-        self.bytes.max(lead + donor.bytes).min(self.bytes + donor.bytes)
+    fn together(&self, donor: &Block, side: Side) -> usize {
+        let over = match side {
+            Side::Ahead(lead) => self.bytes.max(lead + donor.bytes),
+            Side::Behind(shift) => donor.bytes.max(self.bytes.saturating_add_signed(shift.max(0) as isize)),
+        };
+        over.min(self.bytes + donor.bytes)
     }
 }
 
 /// The offsets, from above the first to below the second, that block `i` cannot have beside a placed one.
 fn forbidden(blocks: &[Block], i: usize, j: usize, placed: usize) -> (i64, i64) {
-    let (mut size, mut taken) = (blocks[i].bytes, blocks[j].bytes);
+    let (mut size, mut taken) = (blocks[i].bytes as i64, blocks[j].bytes as i64);
     match (blocks[i].over, blocks[j].over) {
-        (Some((donor, lead)), _) if donor == j => size = size.min(lead),
-        (_, Some((donor, lead))) if donor == i => taken = taken.min(lead),
+        (Some((donor, Side::Ahead(lead))), _) if donor == j => size = size.min(lead as i64),
+        (Some((donor, Side::Behind(shift))), _) if donor == j => taken = taken.min(shift),
+        (_, Some((donor, Side::Ahead(lead)))) if donor == i => taken = taken.min(lead as i64),
+        (_, Some((donor, Side::Behind(shift)))) if donor == i => size = size.min(shift),
         _ => {}
     }
-    (placed as i64 - size as i64, (placed + taken) as i64)
+    (placed as i64 - size, placed as i64 + taken)
 }
 
 /// Sets the offsets of all buffers that belong to the arena, its size and its lower bounds.
@@ -63,10 +77,17 @@ pub fn assign(plan: &mut Plan, io: Io) {
         let at = match donor {
             Some((at, Overlap::InPlace)) => at,
             _ => {
-                let over = match donor {
-                    Some((at, Overlap::Ahead(lead))) => Some((at, lead.next_multiple_of(plan.alignment))),
-                    _ => None,
-                };
+                let aligned =
+                    |n: i64| (n + plan.alignment as i64 - 1).div_euclid(plan.alignment as i64) * plan.alignment as i64;
+                let over = donor.and_then(|(at, how)| match how {
+                    Overlap::InPlace => None,
+                    Overlap::Ahead(lead) => Some((at, Side::Ahead(lead.next_multiple_of(plan.alignment)))),
+                    // From where both end to where both begin.
+                    Overlap::Behind(lead) => {
+                        let donor = buffer.over.map_or(0, |over| plan.buffers[over.donor.index()].bytes);
+                        Some((at, Side::Behind(aligned((donor + lead) as i64 - buffer.bytes as i64))))
+                    }
+                });
                 blocks.push(Block { bytes, first: buffer.first, last: buffer.last, over });
                 blocks.len() - 1
             }
@@ -225,12 +246,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn blocks() -> impl Strategy<Value = Vec<Block>> {
-        let block = (1usize..40, 0usize..20, 0usize..14, proptest::option::of(0usize..40));
+        let ahead = (0usize..40).prop_map(|l| Some(Side::Ahead(4 * l)));
+        let behind = (-40i64..40).prop_map(|l| Some(Side::Behind(4 * l)));
+        let block = (1usize..40, 0usize..20, 0usize..14, prop_oneof![Just(None), ahead, behind]);
         proptest::collection::vec(block, 0..20).prop_map(|all| {
             let mut blocks: Vec<Block> = Vec::new();
-            for (n, first, span, lead) in all {
+            for (n, first, span, side) in all {
                 let donor = blocks.iter().position(|d| d.last == first);
-                let over = donor.zip(lead.map(|l| 4 * l));
+                let over = donor.zip(side);
                 blocks.push(Block { bytes: n * 4, first, last: first + span, over });
             }
             blocks
@@ -245,8 +268,11 @@ mod tests {
                 prop_assert!(offsets[i] + blocks[i].bytes <= total);
                 for j in 0..i {
                     let apart = offsets[i] + blocks[i].bytes <= offsets[j] || offsets[j] + blocks[j].bytes <= offsets[i];
-                    let ahead = blocks[i].over.is_some_and(|(d, lead)| d == j && offsets[i] + lead <= offsets[j]);
-                    prop_assert!(apart || ahead || !blocks[i].meets(&blocks[j]));
+                    let over = blocks[i].over.is_some_and(|(d, side)| d == j && match side {
+                        Side::Ahead(lead) => offsets[i] + lead <= offsets[j],
+                        Side::Behind(shift) => offsets[i] as i64 >= offsets[j] as i64 + shift,
+                    });
+                    prop_assert!(apart || over || !blocks[i].meets(&blocks[j]));
                 }
             }
             prop_assert!(total >= live_peak(&blocks));
@@ -265,10 +291,23 @@ mod tests {
     fn a_result_lies_over_the_argument_that_it_consumes() {
         let b = |bytes, first, last, over| Block { bytes, first, last, over };
         // 8 bytes become 16 with a lead of 12, then 4 with a lead of 4.
-        let blocks = [b(8, 0, 0, None), b(16, 0, 1, Some((0, 12))), b(4, 1, 1, Some((1, 4)))];
+        let blocks = [b(8, 0, 0, None), b(16, 0, 1, Some((0, Side::Ahead(12)))), b(4, 1, 1, Some((1, Side::Ahead(4))))];
         assert_eq!(live_peak(&blocks), 20);
         assert_eq!(place(&blocks, 4), (vec![12, 0, 16], 20));
         assert_eq!(first_fit(&blocks, &[0, 1, 2]), (vec![0, 8, 0], 24));
         assert_eq!(first_fit(&blocks, &[2, 1, 0]), (vec![16, 4, 0], 24));
+    }
+
+    #[test]
+    fn results_over_one_another_from_both_sides() {
+        let b = |bytes, first, last, over| Block { bytes, first, last, over };
+        // 28 bytes shrink to 20 in ascending order and grow to 36 in descending order: 36 hold them all.
+        let blocks =
+            [b(28, 0, 0, None), b(20, 0, 1, Some((0, Side::Ahead(4)))), b(36, 1, 1, Some((1, Side::Behind(-16))))];
+        assert_eq!(place(&blocks, 4).1, 36);
+        assert_eq!(live_peak(&blocks), 36);
+        // In ascending order the last one ends up far before the first.
+        let ahead = [blocks[0], blocks[1], b(36, 1, 1, Some((1, Side::Ahead(16))))];
+        assert_eq!(place(&ahead, 4).1, 48);
     }
 }

@@ -371,7 +371,7 @@ fn share_memory(plan: &mut Plan, overlaps: &[Option<Overlap>], ports_in_arena: b
             .find(|b| plan.buffers[b.index()].bytes == out.bytes)
             .map(|donor| Over { donor, how: Overlap::InPlace });
         let ahead = || match overlaps[now] {
-            Some(how @ Overlap::Ahead(_)) => dying(0, &[0]).map(|donor| Over { donor, how }),
+            Some(how @ (Overlap::Ahead(_) | Overlap::Behind(_))) => dying(0, &[0]).map(|donor| Over { donor, how }),
             _ => None,
         };
         plan.buffers[kernel.out.index()].over = in_place.or_else(ahead);

@@ -143,12 +143,23 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
         quads * (7.5 * g.padded() as f64 + 7.0 * g.padded().div_ceil(32) as f64 + strips::QUAD_CYCLES) + steps + rows;
     let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
     let code_bytes = if g.shares(spec.op) { 60 } else { 450 } + if goes_on { 200 } else { 0 };
-    Some(Offer { packings, scratch_bytes, cycles, code_bytes, overlap: Some(g.overlap(spec)) })
+    let overlap = if g.shares(spec.op) && g.grows() { g.behind() } else { g.overlap(spec) };
+    Some(Offer { packings, scratch_bytes, cycles, code_bytes, overlap: Some(overlap) })
 }
 
 impl Gemm {
     fn strips(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Gemm> {
         Some(Gemm { whole: true, ..Gemm::new(op, arg_types, out, Style::Dsp, true)? })
+    }
+
+    /// Whether pixels of that loop grow, and so are made from the last one down.
+    fn grows(&self) -> bool {
+        self.outs > self.depth
+    }
+
+    /// Of two pixels that grow, made in descending order, all is read before they are written over pixels above.
+    fn behind(&self) -> Overlap {
+        Overlap::Behind(self.pixels.saturating_sub(2) * (self.outs - self.depth))
     }
 
     /// Whether the form that makes whole pixels does so in a loop that layers share.
@@ -291,7 +302,12 @@ pub fn print_strips(t: &mut Template<'_>, w: &mut Writer) {
         }
         let pixels = t.helpers.make(&format!("pixels_{bits}"), || quads::pixels(g.unsigned));
         let x = t.arg(0);
-        w.line(format!("{pixels}({x}, (uint32_t *)scratch, out, &{}_layer, {});", t.name, g.pixels));
+        w.line(format!(
+            "{pixels}({x}, (uint32_t *)scratch, out, &{}_layer, {}, {});",
+            t.name,
+            g.pixels,
+            g.grows() as u8
+        ));
         return;
     }
     strips::define(t, g.padded() / 4, g.pixels);

@@ -84,17 +84,18 @@ fn in_place_of(donor: u32) -> Over {
     Over { donor: BufferId(donor), how: Overlap::InPlace }
 }
 
-/// The plan with its first result over its input.
-fn ahead(lead: usize) -> Plan {
+/// The plan with its first result, 32 bytes at 0, over its input, 24 bytes.
+fn over(input_at: usize, how: Overlap) -> Plan {
     let mut plan = valid();
-    plan.buffers[0].offset = Some(16);
-    plan.buffers[1].over = Some(Over { donor: BufferId(0), how: Overlap::Ahead(lead) });
+    plan.buffers[0].offset = Some(input_at);
+    plan.buffers[1].over = Some(Over { donor: BufferId(0), how });
     plan
 }
 
 #[test]
-fn a_result_may_lie_ahead_of_the_argument_that_dies() {
-    assert_eq!(verify(&ahead(16)), Ok(()));
+fn a_result_may_lie_ahead_of_or_behind_the_argument_that_dies() {
+    assert_eq!(verify(&over(16, Overlap::Ahead(16))), Ok(()));
+    assert_eq!(verify(&over(0, Overlap::Behind(8))), Ok(()));
 }
 
 #[test]
@@ -132,7 +133,8 @@ fn every_fault_is_found() {
         ("b2 takes over b1 in place, at another offset", |p| p.buffers[2].offset = Some(32)),
         ("b2 takes over b1 in place, but is larger", |p| p.buffers[2].bytes = 33),
         ("b2 takes the memory of b0, but is not computed from it", |p| p.buffers[2].over = Some(in_place_of(0))),
-        ("b1 overlaps b0, but not 17 bytes ahead of it", |p| *p = ahead(17)),
+        ("b1 overlaps b0, but not 17 bytes ahead of it", |p| *p = over(16, Overlap::Ahead(17))),
+        ("b1 overlaps b0, but not 9 bytes behind it", |p| *p = over(0, Overlap::Behind(9))),
         ("k0: f32[3x4] cannot be packed as Permute([0, 0])", |p| p.consts[0].packing = Packing::Permute(vec![0, 0])),
         ("cannot be packed", |p| p.consts[0].packing = Packing::Panel { rows: 0, depth: 1 }),
         ("k0: i4[12] has elements below a byte", |p| {
