@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{averages, convs, depthwises, matmuls, wholes, wide_convs, winograds};
+use c_support::cases::{averages, convs, depthwises, matmuls, pointwises, wholes, wide_convs, winograds};
 use c_support::{Random, agrees, compile, installed, single};
 use mcc_backends::c::CATALOGUE;
 use mcc_backends::targets;
@@ -78,6 +78,7 @@ fn depthwise_mve_is_its_nest() {
 #[test]
 fn conv2d_strips_is_its_nest() {
     check("conv2d-s8-strips", wholes(40));
+    check("conv2d-s8-strips", pointwises(20));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod c_support;
 
-use c_support::cases::{averages, convs, depthwises, matmuls, wholes, wide_convs, winograds};
+use c_support::cases::{averages, convs, depthwises, matmuls, pointwises, wholes, wide_convs, winograds};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile, installed, same};
 use mcc_backends::c::CATALOGUE;
@@ -106,6 +106,7 @@ fn winograd_has_the_evaluators_bits() {
 #[test]
 fn whole_pixels_have_the_evaluators_bits() {
     check_forced("conv2d-s8-strips", &wholes(32));
+    check_forced("conv2d-s8-strips", &pointwises(12));
     check_forced("conv2d-s8-direct", &wholes(32));
 }
 

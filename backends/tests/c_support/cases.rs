@@ -245,6 +245,18 @@ pub fn wholes(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
     all
 }
 
+/// Pointwise convolutions that grow and shrink, on even and odd numbers of pixels.
+pub fn pointwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(61);
+    let pointwise = |r: &mut Random| {
+        let size = [1 + r.below(2), 1 + r.below(5), 1 + r.below(5), 4 * (1 + r.below(5))];
+        let case = Case { size, outs: 4 * (1 + r.below(5)), kernel: [1, 1], pad: [0; 4], ..BASE };
+        let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+        conv_then(case, x, r.next(), full_requant)
+    };
+    (0..n).map(|_| pointwise(r)).collect()
+}
+
 /// Depthwise 3x3 convolutions of random sizes, strides and pads.
 pub fn depthwises(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
     let r = &mut Random::new(33);
