@@ -20,6 +20,9 @@ use mcc_ir::plan::Overlap;
 use mcc_ir::target::{Feature, Target};
 use mcc_ir::types::TensorType;
 
+/// Rows of a window that are copied one by one in the text.
+const UNROLLED_ROWS: usize = 8;
+
 /// Where a pixel's row comes from.
 enum Source {
     /// Row p of x, contiguous.
@@ -474,6 +477,27 @@ fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32) {
     let origin = |axis: usize, out: &str| affine(geo.stride[axis], out, -(geo.pad[axis] as i64));
     w.line(format!("const int32_t y0 = {};", origin(0, "oy")));
     w.line(format!("const int32_t x0 = {};", origin(1, "ox")));
+    let runs = geo.dilation[1] == 1 || geo.kernel[1] == 1;
+    let spare = [0, 1].map(|axis| [geo.height, width][axis] as i64 - 1 - geo.reach(axis) as i64);
+    if !wide
+        && runs
+        && geo.kernel[0] <= UNROLLED_ROWS
+        && spare.iter().all(|s| *s >= 0)
+        && (geo.clips(0) || geo.clips(1))
+    {
+        // Most windows lie inside the image: one test for all of their rows.
+        w.open(format!("if (y0 >= 0 && y0 <= {} && x0 >= 0 && x0 <= {})", spare[0], spare[1]));
+        w.line(format!("const {} *const from = x + {};", g.x_type(), affine(c, &format!("(y0 * {width} + x0)"), 0)));
+        for ky in 0..geo.kernel[0] {
+            let (to, from) = (plus("to", ky * run), plus("from", ky * geo.dilation[0] * width * c));
+            w.line(format!("memcpy({to}, {from}, {});", bytes(g, &run.to_string())));
+        }
+        if g.depth < g.padded() {
+            w.line(format!("memset({}, 0, {});", plus("to", g.depth), g.padded() - g.depth));
+        }
+        w.line("return;");
+        w.close();
+    }
     w.open_for("ky", geo.kernel[0], 1);
     w.line(format!("const int32_t y = y0 + {};", affine(geo.dilation[0], "ky", 0)));
     if geo.clips(0) {
@@ -484,7 +508,7 @@ fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32) {
         w.close();
     }
     w.line(format!("const {} *const row = x + y * {};", g.x_type(), width * c));
-    if geo.dilation[1] == 1 || geo.kernel[1] == 1 {
+    if runs {
         let all = copy(format!("row + {}", affine(c, "x0", 0)), &run.to_string());
         if geo.clips(1) {
             let (min, max) = (t.helpers.get("min"), t.helpers.get("max"));
