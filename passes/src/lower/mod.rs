@@ -91,8 +91,8 @@ pub fn lower(
     // An implementation's memory counts only where the arena is at its peak: there the next best may be the better one.
     let mut tried = plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
     for _ in 0..if price > 0.0 { PEAK_TRIES } else { 0 } {
-        let Some((k, implementation)) = tried.filter(|(_, implementation)| *implementation != NEST) else { break };
-        avoided.insert((k, implementation));
+        // Where all have been tried, the last one comes again.
+        let Some((k, _)) = tried.filter(|tried| avoided.insert(*tried)) else { break };
         let (other, other_cost) = attempt(&avoided)?;
         let gain = price * (plan.arena_bytes as f64 - other.arena_bytes as f64) - (other_cost - cost);
         if gain > 0.0 {
@@ -216,7 +216,7 @@ impl<'a> Lowering<'a> {
         let spec = KernelSpec { op: &op, arg_types: &arg_types, consts: &consts, out_type };
         let now = self.kernels.len();
         let allowed = |id| !self.avoided.contains(&(now, id));
-        let choice = choose(&spec, self.target, self.catalogue.iter().filter(|e| allowed(e.id)), self.options.goal);
+        let choice = choose(&spec, self.target, self.catalogue, allowed, self.options.goal);
         let (implementation, offer) = (choice.implementation, choice.offer);
         self.cost += choice.cost;
         let mut args = Vec::with_capacity(inputs.len());
@@ -308,11 +308,12 @@ struct Choice {
     cost: f64,
 }
 
-/// The implementation with the fewest estimated cycles, flash counted at its price.
-fn choose<'a>(
+/// The allowed implementation with the fewest estimated cycles, flash counted at its price.
+fn choose(
     spec: &KernelSpec<'_>,
     target: &Target,
-    catalogue: impl Iterator<Item = &'a Implementation>,
+    catalogue: &[Implementation],
+    allowed: impl Fn(&'static str) -> bool,
     goal: Goal,
 ) -> Choice {
     let types: Vec<&TensorType> = spec.arg_types.iter().collect();
@@ -328,15 +329,15 @@ fn choose<'a>(
     };
     let price = goal.cycles_per_byte(target);
     let cost = |offer: &Offer| offer.cycles + price * offer.flash_bytes(spec) as f64;
-    let mut best = Choice { cost: cost(&plain), implementation: NEST, offer: plain };
-    for entry in catalogue {
-        if let Some(offer) = (entry.offer)(spec, target)
-            && cost(&offer) < best.cost
-        {
-            best = Choice { cost: cost(&offer), implementation: entry.id, offer };
-        }
+    let choice = |implementation, offer: Offer| Choice { cost: cost(&offer), implementation, offer };
+    let offers =
+        catalogue.iter().filter(|e| allowed(e.id)).filter_map(|e| Some(choice(e.id, (e.offer)(spec, target)?)));
+    let nest = choice(NEST, plain);
+    // The loop nest is there where nothing else is, allowed or not.
+    match offers.min_by(|a, b| a.cost.total_cmp(&b.cost)) {
+        Some(best) if best.cost < nest.cost || !allowed(NEST) => best,
+        _ => nest,
     }
-    best
 }
 
 /// Lets kernels write their output over an argument that dies there: in place where each output element needs only that
