@@ -20,6 +20,7 @@ mod names;
 mod nest;
 mod pairs;
 mod quads;
+mod scalars;
 mod winograd;
 mod writer;
 

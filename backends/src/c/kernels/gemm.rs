@@ -199,8 +199,8 @@ impl Gemm {
             _ if self.pairs => (2, 4),
             Style::Dsp if self.pixels == 1 => (1, 4),
             Style::Dsp => (2, 2),
-            // A single pixel leaves registers for more channels, which share the load of its value.
-            Style::F32 if self.pixels == 1 => (1, 8),
+            // A single pixel leaves registers for more channels, which share the load of its value; not for padding.
+            Style::F32 if self.pixels == 1 && !(1..=4).contains(&(self.outs % 8)) => (1, 8),
             Style::S8 | Style::F32 => (2, 4),
         };
         (pixels.min(self.pixels), channels)
