@@ -309,14 +309,27 @@ impl Geometry {
 /// `first_read` is the first element of x that this pixel and all later ones read. `aside`: a step reads all it needs
 /// before it writes; else it may read its pixels' elements until it is done.
 fn ahead(spec: &KernelSpec<'_>, step: usize, aside: bool, first_read: impl Fn(usize) -> usize) -> Overlap {
+    let pixels = spec.out_type.elements() / spec.out_type.shape.last().expect("a kernel with channels");
+    let steps = (0..pixels).step_by(step).map(|p| {
+        let done = (p + step).min(pixels);
+        (done, if aside { done } else { p })
+    });
+    ahead_by(spec, steps, first_read)
+}
+
+/// The same of steps of any size: each up to which pixel it writes, and from which pixel on x is read once it has begun
+/// to write.
+fn ahead_by(
+    spec: &KernelSpec<'_>,
+    steps: impl Iterator<Item = (usize, usize)>,
+    first_read: impl Fn(usize) -> usize,
+) -> Overlap {
     let (x, out) = (&spec.arg_types[0], spec.out_type);
     let pixels = out.elements() / out.shape.last().expect("a kernel with channels");
     let pixel = out.bytes() / pixels;
-    let lead = (0..pixels).step_by(step).map(|p| {
-        let done = (p + step).min(pixels);
-        let next = if aside { done } else { p };
-        if next == pixels { 0 } else { (done * pixel).saturating_sub(first_read(next) * x.bytes() / x.elements()) }
-    });
+    let lead = steps
+        .filter(|(_, next)| *next < pixels)
+        .map(|(done, next)| (done.min(pixels) * pixel).saturating_sub(first_read(next) * x.bytes() / x.elements()));
     Overlap::Ahead(lead.max().unwrap_or(0))
 }
 

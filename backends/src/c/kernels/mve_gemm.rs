@@ -8,7 +8,7 @@
 //! after the other, whichever takes fewer instructions.
 
 use super::mve_store::{self, Epilogue, Tile};
-use super::{Geometry, Style, Template, affine, ahead, plus, suits};
+use super::{Geometry, Style, Template, affine, ahead_by, plus, suits};
 use crate::c::mve::{Pass, Sums};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
@@ -24,6 +24,9 @@ const SCRATCH_BYTES: usize = 3200;
 
 /// Bytes of input, output and working memory up to which a kernel takes more.
 const SMALL_BYTES: usize = 24 << 10;
+
+/// Bytes that a tile spans at most in large tensors, because its output cannot overlap its input within the tile.
+const SPAN_BYTES: usize = 4096;
 
 /// Bytes of working memory that a kernel takes at all.
 const MOST_BYTES: usize = 8192;
@@ -108,6 +111,8 @@ struct Problem {
     reads_pixels: bool,
     /// Bytes of working memory to save instructions with.
     room: usize,
+    /// Bytes of input or output that a tile may span which reads them where they lie.
+    span: usize,
 }
 
 impl Problem {
@@ -131,7 +136,19 @@ impl Problem {
         let reads_pixels = arg_types[op.own_inputs()?..].iter().any(|ty| ty.elements() > outs);
         let epilogue = Epilogue::of(op, arg_types, out);
         let room = SMALL_BYTES.saturating_sub(arg_types[0].bytes() + out.bytes()).clamp(SCRATCH_BYTES, MOST_BYTES);
-        (pixels >= 4).then_some(Problem { geometry, pad, pixels, depth, outs, bias, epilogue, reads_pixels, room })
+        let span = if arg_types[0].bytes() + out.bytes() <= 2 * SPAN_BYTES { usize::MAX } else { SPAN_BYTES };
+        (pixels >= 4).then_some(Problem {
+            geometry,
+            pad,
+            pixels,
+            depth,
+            outs,
+            bias,
+            epilogue,
+            reads_pixels,
+            room,
+            span,
+        })
     }
 }
 
@@ -282,7 +299,8 @@ impl Form {
         let mut at = best.instructions;
         for tile in 2..=best.lines {
             let bytes = view_bytes(tile);
-            if bytes + tile * best.blocks * BLOCK_BYTES > p.room {
+            let span = tile * best.next * p.depth.max(p.outs);
+            if bytes + tile * best.blocks * BLOCK_BYTES > p.room || best.source == Source::Lie && span > p.span {
                 break;
             }
             let (before, before_bytes) = (best.tile, best.view_bytes);
@@ -300,14 +318,18 @@ impl Form {
 
     /// How far the output may overlap x, where tiles come in raster order.
     fn overlap(&self, spec: &KernelSpec<'_>) -> Option<Overlap> {
-        let plain = self.images == 1 && (self.lines == 1 || self.next == self.width);
         let geometry = match spec.op {
             Op::Conv2d(o) => Geometry::new(o, spec.arg_types, spec.out_type),
             _ => None,
         };
-        let pixels = self.tile * self.width;
-        plain.then(|| {
-            ahead(spec, pixels, self.source != Source::Lie, |p| match &geometry {
+        let pixels = (self.lines - 1) * self.next + self.width;
+        let steps = (0..self.lines).step_by(self.tile).map(|line| {
+            let end = (line + self.tile).min(self.lines);
+            let next = if self.source == Source::Lie { line } else { end };
+            ((end - 1) * self.next + self.width, if next == self.lines { pixels } else { next * self.next })
+        });
+        (self.images == 1).then(|| {
+            ahead_by(spec, steps, |p| match &geometry {
                 Some(g) => g.first_read(p),
                 None => p * self.depth,
             })
