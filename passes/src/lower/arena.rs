@@ -6,7 +6,7 @@
 //! random changes of the best one, always from the same seed.
 
 use super::Io;
-use mcc_ir::plan::{Arg, Bounds, BufferKind, Over, Overlap, Plan};
+use mcc_ir::plan::{Arg, Bounds, Buffer, BufferKind, Over, Overlap, Plan};
 use std::collections::HashSet;
 
 /// Orders tried after the fixed ones, unless the lower bound is met before.
@@ -73,21 +73,11 @@ pub fn assign(plan: &mut Plan, io: Io) {
             continue;
         }
         let bytes = buffer.bytes.max(1).next_multiple_of(plan.alignment);
-        let donor = buffer.over.and_then(|Over { donor, how }| Some((block_of[donor.index()]?, how)));
+        let donor = buffer.over.and_then(|over| Some((block_of[over.donor.index()]?, over)));
         let at = match donor {
-            Some((at, Overlap::InPlace)) => at,
+            Some((at, Over { how: Overlap::InPlace, .. })) => at,
             _ => {
-                let aligned =
-                    |n: i64| (n + plan.alignment as i64 - 1).div_euclid(plan.alignment as i64) * plan.alignment as i64;
-                let over = donor.and_then(|(at, how)| match how {
-                    Overlap::InPlace => None,
-                    Overlap::Ahead(lead) => Some((at, Side::Ahead(lead.next_multiple_of(plan.alignment)))),
-                    // From where both end to where both begin.
-                    Overlap::Behind(lead) => {
-                        let donor = buffer.over.map_or(0, |over| plan.buffers[over.donor.index()].bytes);
-                        Some((at, Side::Behind(aligned((donor + lead) as i64 - buffer.bytes as i64))))
-                    }
-                });
+                let over = donor.and_then(|(at, over)| Some((at, side(plan, buffer, over)?)));
                 blocks.push(Block { bytes, first: buffer.first, last: buffer.last, over });
                 blocks.len() - 1
             }
@@ -102,6 +92,20 @@ pub fn assign(plan: &mut Plan, io: Io) {
     }
     plan.arena_bytes = arena_bytes;
     plan.bounds = Bounds { live: live_peak(&blocks), operator: largest_operator(plan, io) };
+}
+
+/// How a buffer's block may overlap its donor's; `None` for one and the same block.
+fn side(plan: &Plan, buffer: &Buffer, over: Over) -> Option<Side> {
+    match over.how {
+        Overlap::InPlace => None,
+        Overlap::Ahead(lead) => Some(Side::Ahead(lead.next_multiple_of(plan.alignment))),
+        Overlap::Behind(lead) => {
+            // From where both end to where both begin, up to a multiple of the alignment.
+            let shift = (plan.buffer(over.donor).bytes + lead) as i64 - buffer.bytes as i64;
+            let alignment = plan.alignment as i64;
+            Some(Side::Behind((shift + alignment - 1).div_euclid(alignment) * alignment))
+        }
+    }
 }
 
 /// The most bytes that blocks which live at one time take at least.
