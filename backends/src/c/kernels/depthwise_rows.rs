@@ -454,9 +454,7 @@ fn channel_function(t: &mut Template<'_>, g: &Geometry, rows: &Rows, bias: bool)
     }
     w.close();
     w.close();
-    let text = std::mem::take(w).finish();
-    t.functions.push_str(&text);
-    t.functions.push('\n');
+    t.function(w);
 }
 
 /// The operands of the epilogue that are buffers, with their types.

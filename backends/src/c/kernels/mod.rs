@@ -124,6 +124,12 @@ impl Template<'_> {
         Some(())
     }
 
+    /// Puts a static function that was printed to a writer of its own before the kernel's.
+    fn function(&mut self, w: &mut Writer) {
+        self.functions.push_str(&std::mem::take(w).finish());
+        self.functions.push('\n');
+    }
+
     fn arg(&mut self, i: usize) -> String {
         self.used.insert(i);
         self.args[i].clone()

@@ -611,9 +611,7 @@ fn window_function(t: &mut Template<'_>, g: &Geometry, pad: i32) {
     }
     w.close();
     w.close();
-    let text = std::mem::take(w).finish();
-    t.functions.push_str(&text);
-    t.functions.push('\n');
+    t.function(w);
 }
 
 /// All output channels of a tile, whose pixels are read from `from` on: its first pixel, lines and wanted pixels of a line.

@@ -64,9 +64,7 @@ pub fn define(t: &mut Template<'_>, groups: usize, length: usize) {
             w.line(format!("static const struct {layer} {}_{name} = {{{weights}, {table}, {rest}}};", t.name));
         }
     }
-    let text = std::mem::take(w).finish();
-    t.functions.push_str(&text);
-    t.functions.push('\n');
+    t.function(w);
 }
 
 /// Prints the call of a helper that makes `n` (one or two) pixels from `p` on, and what follows it. `helper` and the

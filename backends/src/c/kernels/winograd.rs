@@ -201,9 +201,7 @@ fn tables(t: &mut Template<'_>, rescale: &Rescale, outs: usize, place: Option<[u
         let place = format!("{pixel}, {}, {}", row - pixel, start_of(rescale));
         w.line(format!("static const int32_t {}_place[3] = {{{place}}};", t.name));
     }
-    let text = std::mem::take(w).finish();
-    t.functions.push_str(&text);
-    t.functions.push('\n');
+    t.function(w);
 }
 
 /// What a scaled sum is added to.
@@ -417,7 +415,5 @@ fn tile_function(t: &mut Template<'_>, g: &Geometry, tiles: &Tiles, pad_value: i
     }
     w.close();
     w.close();
-    let text = std::mem::take(w).finish();
-    t.functions.push_str(&text);
-    t.functions.push('\n');
+    t.function(w);
 }
