@@ -89,15 +89,16 @@ pub fn lower(
     let (mut plan, mut cost) = attempt(&avoided)?;
     let price = options.goal.cycles_per_byte(target);
     // An implementation's memory counts only where the arena is at its peak: there the next best may be the better one.
-    let mut tried = plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
-    for _ in 0..if price > 0.0 { PEAK_TRIES } else { 0 } {
+    let at_peak = |plan: &Plan| plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
+    let mut tried = if price > 0.0 { at_peak(&plan) } else { None };
+    for _ in 0..PEAK_TRIES {
         // Where all have been tried, the last one comes again.
         let Some((k, _)) = tried.filter(|tried| avoided.insert(*tried)) else { break };
         let (other, other_cost) = attempt(&avoided)?;
         let gain = price * (plan.arena_bytes as f64 - other.arena_bytes as f64) - (other_cost - cost);
         if gain > 0.0 {
             (plan, cost) = (other, other_cost);
-            tried = plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
+            tried = at_peak(&plan);
         } else {
             tried = Some((k, other.kernels[k].implementation));
         }
