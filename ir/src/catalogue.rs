@@ -4,6 +4,7 @@
 //! cost. Passes choose an entry and pack for it; a backend prints the chosen id. The entries are listed by the room that
 //! holds the code: `runtime` for the host, `backends::c` for microcontrollers.
 
+use crate::costs::{Code, Work};
 use crate::op::Op;
 use crate::packing::Packing;
 use crate::plan::Overlap;
@@ -36,22 +37,21 @@ pub struct Offer {
     /// One an argument.
     pub packings: Vec<Packing>,
     pub scratch_bytes: usize,
-    /// Estimated cycles of one run on the target, to be compared with [`NEST_CYCLES`].
-    pub cycles: f64,
-    /// Estimated bytes of code, to be compared with [`NEST_CODE_BYTES`]; 0 where nobody counts them, as on the host.
-    pub code_bytes: usize,
+    /// What one run does; the target's [`crate::costs::CostTable`] makes cycles of it.
+    pub work: Work,
+    /// Estimated bytes of code, to be compared with [`NEST_CODE_BYTES`]; none where nobody counts them, as on the host.
+    pub code: Code,
     /// How the output may overlap argument 0, if at all; in place only where their types have one shape and size.
     pub overlap: Option<Overlap>,
 }
 
 impl Offer {
-    /// Bytes of flash: the kernel's constants as they are packed, and its code (estimated).
-    pub fn flash_bytes(&self, spec: &KernelSpec<'_>) -> usize {
+    /// Bytes of the kernel's constants as they are packed.
+    pub fn const_bytes(&self, spec: &KernelSpec<'_>) -> usize {
         let packed = |((packing, ty), value): ((&Packing, &TensorType), &Option<&Tensor>)| {
             if value.is_some() { packing.packed_type(ty).bytes() } else { 0 }
         };
-        let constants: usize = self.packings.iter().zip(spec.arg_types).zip(spec.consts).map(packed).sum();
-        constants + self.code_bytes
+        self.packings.iter().zip(spec.arg_types).zip(spec.consts).map(packed).sum()
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod costs;
 pub mod dtype;
 pub mod error;
 pub mod eval;

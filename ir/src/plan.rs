@@ -134,6 +134,8 @@ pub struct Kernel {
     pub scratch: Option<BufferId>,
     /// Multiply-accumulates of one run.
     pub macs: u64,
+    /// Estimated cost of one run, in the unit of the target's cost table.
+    pub cycles: f64,
     pub origin: Origin,
 }
 

@@ -1,5 +1,6 @@
 //! Target descriptions: what a chip or core is, as data.
 
+use crate::costs::CostTable;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 
@@ -42,6 +43,12 @@ pub struct Target {
     pub ram: Option<usize>,
     /// Clock in MHz, where the chip has one.
     pub mhz: Option<f64>,
+    /// The name of the cost table; without one, all estimates are taken as they stand.
+    #[serde(default)]
+    pub costs: String,
+    /// That table.
+    #[serde(skip)]
+    pub table: CostTable,
     /// Alignment of the arena and of every buffer in it, in bytes.
     pub alignment: usize,
 }

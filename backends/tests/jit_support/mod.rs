@@ -68,6 +68,7 @@ pub fn nest_plan(op: &Op, operands: &[Operand], nest: Nest, inside: bool) -> Pla
         implementation: NEST,
         scratch: None,
         macs: 0,
+        cycles: 0.0,
         origin: origin("node"),
     });
     plan

@@ -9,6 +9,7 @@ mod schedule;
 
 use crate::error::{Error, Result};
 use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CODE_BYTES, NEST_CYCLES, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
@@ -252,6 +253,7 @@ impl<'a> Lowering<'a> {
             implementation,
             scratch,
             macs,
+            cycles: choice.cycles,
             origin,
         });
         Ok(out)
@@ -305,7 +307,9 @@ fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
 struct Choice {
     implementation: &'static str,
     offer: Offer,
-    /// Estimated cycles, with flash at its price.
+    /// Estimated cycles.
+    cycles: f64,
+    /// The same, with flash at its price.
     cost: f64,
 }
 
@@ -324,13 +328,16 @@ fn choose(
     let plain = Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 0,
-        cycles: NEST_CYCLES * work as f64,
-        code_bytes: NEST_CODE_BYTES,
+        work: Work::cycles(NEST_CYCLES * work as f64),
+        code: Code::own(NEST_CODE_BYTES),
         overlap: None,
     };
     let price = goal.cycles_per_byte(target);
-    let cost = |offer: &Offer| offer.cycles + price * offer.flash_bytes(spec) as f64;
-    let choice = |implementation, offer: Offer| Choice { cost: cost(&offer), implementation, offer };
+    let choice = |implementation, offer: Offer| {
+        let bytes = offer.const_bytes(spec) + offer.code.own + offer.code.shared.iter().map(|(_, n)| n).sum::<usize>();
+        let cycles = target.table.cycles(implementation, &offer.work);
+        Choice { implementation, offer, cycles, cost: cycles + price * bytes as f64 }
+    };
     let offers =
         catalogue.iter().filter(|e| allowed(e.id)).filter_map(|e| Some(choice(e.id, (e.offer)(spec, target)?)));
     let nest = choice(NEST, plain);
@@ -407,8 +414,8 @@ mod tests {
         matches!(spec.op, Op::MatMul(_)).then(|| Offer {
             packings: vec![Packing::None; spec.arg_types.len()],
             scratch_bytes: SCRATCH,
-            cycles: CYCLES as f64,
-            code_bytes: CODE,
+            work: Work::cycles(CYCLES as f64),
+            code: Code::own(CODE),
             overlap: None,
         })
     }

@@ -16,6 +16,7 @@ mod micro;
 mod window;
 
 use mcc_ir::catalogue::{Implementation, KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
 use mcc_ir::target::Backend;
@@ -47,7 +48,7 @@ fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<O
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = prepared.weights.clone();
     let (scratch_bytes, cycles) = (prepared.scratch_bytes(), prepared.cycles);
-    Some(Offer { packings, scratch_bytes, cycles, code_bytes: 0, overlap: None })
+    Some(Offer { packings, scratch_bytes, work: Work::cycles(cycles), code: Code::default(), overlap: None })
 }
 
 /// The kernel `spec` under the implementation `id`; `None` where there is none, or it does not fit.

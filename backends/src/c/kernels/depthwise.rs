@@ -6,6 +6,7 @@
 use super::{Geometry, Style, Template, affine, ahead, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
@@ -45,7 +46,7 @@ fn offer(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
     // Of GCC's -O3 on the Cortex-M4.
     let code_bytes = if style == Style::Dsp { 2000 } else { 1200 };
     let overlap = Some(ahead(spec, 1, false, |p| g.first_read(p)));
-    Some(Offer { packings, scratch_bytes: 0, cycles, code_bytes, overlap })
+    Some(Offer { packings, scratch_bytes: 0, work: Work::cycles(cycles), code: Code::own(code_bytes), overlap })
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {

@@ -15,6 +15,7 @@ use crate::c::consts;
 use crate::c::lines::Lines;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
@@ -50,8 +51,8 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     (scratch_bytes <= BAND_BYTES).then(|| Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes,
-        cycles: rows.cycles(fast) * (g.batch * g.channels) as f64,
-        code_bytes: CODE_BYTES,
+        work: Work::cycles(rows.cycles(fast) * (g.batch * g.channels) as f64),
+        code: Code::own(CODE_BYTES),
         overlap,
     })
 }

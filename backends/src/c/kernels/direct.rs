@@ -9,6 +9,7 @@ use super::{Geometry, Template, affine, ahead, strips};
 use crate::c::quads;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
@@ -46,7 +47,13 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         let rows = if line == 0 { 0 } else { read.min(g.height) };
         (image * g.height + rows) * g.width * g.channels
     });
-    Some(Offer { packings, scratch_bytes, cycles, code_bytes, overlap: Some(overlap) })
+    Some(Offer {
+        packings,
+        scratch_bytes,
+        work: Work::cycles(cycles),
+        code: Code::own(code_bytes),
+        overlap: Some(overlap),
+    })
 }
 
 /// What the inner function depends on.

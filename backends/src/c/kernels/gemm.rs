@@ -16,6 +16,7 @@ use crate::c::quads;
 use crate::c::writer::Writer;
 use gather::{copy_rows, gather_row, window_function};
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
@@ -95,7 +96,13 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
     };
     let cycles = (g.pixels * g.outs) as f64 * (per_mac * g.depth as f64 + 20.0) + (g.pixels * g.depth) as f64;
     let overlap = Some(g.overlap(spec));
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), overlap })
+    Some(Offer {
+        packings,
+        scratch_bytes: g.scratch_bytes(),
+        work: Work::cycles(cycles),
+        code: Code::own(g.code_bytes()),
+        overlap,
+    })
 }
 
 /// The DSP form with weights in pairs, where they fit.
@@ -116,7 +123,13 @@ fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
     let outputs = (g.pixels.next_multiple_of(g.block().0) * g.outs.next_multiple_of(g.block().1)) as f64;
     let cycles = outputs * (1.0 * g.padded() as f64 + 24.0) + 1.5 * (g.pixels * g.depth) as f64;
     let overlap = Some(g.overlap(spec));
-    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), cycles, code_bytes: g.code_bytes(), overlap })
+    Some(Offer {
+        packings,
+        scratch_bytes: g.scratch_bytes(),
+        work: Work::cycles(cycles),
+        code: Code::own(g.code_bytes()),
+        overlap,
+    })
 }
 
 pub fn offer_conv_strips(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
@@ -147,7 +160,13 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
     let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
     let code_bytes = if g.shares(spec.op) { 60 } else { 450 } + if goes_on { 200 } else { 0 };
     let overlap = if g.shares(spec.op) && g.grows() { g.behind() } else { g.overlap(spec) };
-    Some(Offer { packings, scratch_bytes, cycles, code_bytes, overlap: Some(overlap) })
+    Some(Offer {
+        packings,
+        scratch_bytes,
+        work: Work::cycles(cycles),
+        code: Code::own(code_bytes),
+        overlap: Some(overlap),
+    })
 }
 
 impl Gemm {

@@ -8,6 +8,7 @@ use super::mve_store::{Clamp, Epilogue};
 use super::{Geometry, Style, Template, affine, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::{LANES, Packing};
@@ -93,8 +94,8 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     Some(Offer {
         packings,
         scratch_bytes: r.scratch_bytes(),
-        cycles: r.instructions(epilogue),
-        code_bytes: CODE_BYTES,
+        work: Work::cycles(r.instructions(epilogue)),
+        code: Code::own(CODE_BYTES),
         overlap: None,
     })
 }

@@ -8,6 +8,7 @@ use super::{Geometry, Style, Template, affine, suits};
 use crate::c::mve_depthwise::{Axis, Planes, WEIGHT_BYTES};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
@@ -39,8 +40,8 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     Some(Offer {
         packings,
         scratch_bytes: planes.bytes(),
-        cycles: g.batch as f64 * (planes.instructions() + planes.bytes() as f64 / 2.0),
-        code_bytes: planes.code_bytes() + 100,
+        work: Work::cycles(g.batch as f64 * (planes.instructions() + planes.bytes() as f64 / 2.0)),
+        code: Code::own(planes.code_bytes() + 100),
         overlap: in_place.then_some(Overlap::InPlace),
     })
 }

@@ -12,6 +12,7 @@ use super::{Geometry, Style, Template, affine, ahead_by, plus, suits};
 use crate::c::mve::{Pass, Sums};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::{LANES, Packing};
@@ -56,8 +57,8 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<Offer> 
     Some(Offer {
         packings,
         scratch_bytes: form.scratch_bytes(),
-        cycles: form.instructions,
-        code_bytes: CODE_BYTES,
+        work: Work::cycles(form.instructions),
+        code: Code::own(CODE_BYTES),
         overlap: form.overlap(spec),
     })
 }

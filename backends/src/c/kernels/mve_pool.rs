@@ -5,6 +5,7 @@ use super::{Template, affine, flat, printable};
 use crate::c::consts;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::{Layout, Op, Pool2d, PoolKind};
 use mcc_ir::packing::Packing;
@@ -36,8 +37,8 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     o.post.iter().all(printable).then(|| Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 4 * channels,
-        cycles: out.elements() as f64 * (1.8 * taps + 25.0),
-        code_bytes: CODE_BYTES,
+        work: Work::cycles(out.elements() as f64 * (1.8 * taps + 25.0)),
+        code: Code::own(CODE_BYTES),
         overlap: None,
     })
 }

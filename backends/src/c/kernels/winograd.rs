@@ -10,6 +10,7 @@ use super::residual::Residual;
 use super::{Geometry, Style, Template, affine, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
+use mcc_ir::costs::{Code, Work};
 use mcc_ir::dtype::DType;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
@@ -56,8 +57,8 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer
     Some(Offer {
         packings,
         scratch_bytes: tiles.scratch_bytes(),
-        cycles: tiles.cycles(&g, o.post.len()),
-        code_bytes: tiles.code_bytes(),
+        work: Work::cycles(tiles.cycles(&g, o.post.len())),
+        code: Code::own(tiles.code_bytes()),
         overlap: None,
     })
 }

@@ -18,6 +18,7 @@ fn valid() -> Plan {
         Kernel {
             nest: ops::nest(&op, &types, &out_type).unwrap(),
             macs: ops::macs(&op, &types, &out_type),
+            cycles: 0.0,
             arg_types: types.into_iter().cloned().collect(),
             op,
             args,
