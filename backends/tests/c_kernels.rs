@@ -46,6 +46,7 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
             agrees(&g, &c, &inputs, 0.0);
         }
     }
+    eprintln!("{id}: {taken} taken, {may} may overlap, {over} do");
     assert!(taken >= 4, "{id} takes only {taken} of the cases");
     assert!(may == 0 || over >= 2, "{id} lies over its input in only {over} of {may} cases");
 }
@@ -53,6 +54,11 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
 #[test]
 fn conv2d_mve_is_its_nest() {
     check("conv2d-s8-mve", convs(&[DType::I8]).into_iter().chain(wide_convs(70, 5)).collect());
+}
+
+#[test]
+fn conv2d_lean_mve_is_its_nest() {
+    check("conv2d-s8-lean-mve", convs(&[DType::I8]).into_iter().chain(wide_convs(70, 6)).collect());
 }
 
 #[test]
@@ -72,7 +78,7 @@ fn average_mve_is_its_nest() {
 
 #[test]
 fn depthwise_mve_is_its_nest() {
-    check("depthwise-s8-mve", convs(&[DType::I8]).into_iter().chain(depthwises(60)).collect());
+    check("depthwise-s8-mve", convs(&[DType::I8]).into_iter().chain(depthwises(200)).collect());
 }
 
 #[test]

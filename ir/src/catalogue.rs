@@ -41,7 +41,7 @@ pub struct Offer {
     pub work: Work,
     /// Estimated bytes of code, to be compared with [`NEST_CODE_BYTES`]; none where nobody counts them, as on the host.
     pub code: Code,
-    /// How the output may overlap argument 0, if at all; in place only where their types have one shape and size.
+    /// How the output may overlap argument 0, if at all; in place only where the output is not larger.
     pub overlap: Option<Overlap>,
 }
 

@@ -86,30 +86,31 @@ pub fn lower(
         }
         lowering.finish()
     };
-    let mut avoided = Avoided::new();
-    let (mut plan, mut cost) = attempt(&avoided)?;
     let price = options.goal.cycles_per_byte(target);
+    let total = |(plan, cost): &(Plan, f64)| cost + price * plan.arena_bytes as f64;
+    let mut avoided = Avoided::new();
+    let mut now = attempt(&avoided)?;
+    let mut best = now.clone();
     // An implementation's memory counts only where the arena is at its peak: there the next best may be the better one.
-    let at_peak = |plan: &Plan| plan.peak_kernel().map(|k| (k, plan.kernels[k].implementation));
-    let mut tried = if price > 0.0 { at_peak(&plan) } else { None };
-    for _ in 0..PEAK_TRIES {
+    // Several kernels may have to give way before the peak is lower.
+    for _ in 0..if price > 0.0 { PEAK_TRIES } else { 0 } {
         // Where all have been tried, the last one comes again.
-        let Some((k, _)) = tried.filter(|tried| avoided.insert(*tried)) else { break };
-        let (other, other_cost) = attempt(&avoided)?;
-        let gain = price * (plan.arena_bytes as f64 - other.arena_bytes as f64) - (other_cost - cost);
-        if gain > 0.0 {
-            (plan, cost) = (other, other_cost);
-            tried = at_peak(&plan);
-        } else {
-            tried = Some((k, other.kernels[k].implementation));
+        let Some(k) = now.0.peak_kernel() else { break };
+        if !avoided.insert((k, now.0.kernels[k].implementation)) {
+            break;
+        }
+        now = attempt(&avoided)?;
+        if total(&now) < total(&best) {
+            best = now.clone();
         }
     }
+    let (plan, _) = best;
     mcc_ir::plan::verify::verify(&plan).map_err(Error::Plan)?;
     Ok(plan)
 }
 
 /// Plans that are made with another implementation at the peak of the arena.
-const PEAK_TRIES: usize = 8;
+const PEAK_TRIES: usize = 16;
 
 /// Implementations that a kernel, by its place in the schedule, is not to have.
 type Avoided = HashSet<(usize, &'static str)>;
@@ -371,14 +372,18 @@ fn share_memory(plan: &mut Plan, overlaps: &[Option<Overlap>], ports_in_arena: b
             (in_arena && dies).then_some(b)
         };
         let mut same_place = elementwise_args(kernel);
-        if overlaps[now] == Some(Overlap::InPlace) && !same_place.contains(&0) {
+        let promised = overlaps[now] == Some(Overlap::InPlace);
+        if promised && !same_place.contains(&0) {
             same_place.insert(0, 0);
         }
         let in_place = same_place
             .iter()
-            .filter_map(|&i| dying(i, &same_place))
-            .find(|b| plan.buffers[b.index()].bytes == out.bytes)
-            .map(|donor| Over { donor, how: Overlap::InPlace });
+            .filter_map(|&i| Some((i, dying(i, &same_place)?)))
+            .find(|&(i, b)| {
+                let bytes = plan.buffers[b.index()].bytes;
+                bytes == out.bytes || promised && i == 0 && bytes > out.bytes
+            })
+            .map(|(_, donor)| Over { donor, how: Overlap::InPlace });
         let ahead = || match overlaps[now] {
             Some(how @ (Overlap::Ahead(_) | Overlap::Behind(_))) => dying(0, &[0]).map(|donor| Over { donor, how }),
             _ => None,
@@ -451,6 +456,26 @@ mod tests {
         assert_eq!(chosen(&small, Goal::Balanced), ("tight", 8_400));
         let large = product(20_000);
         assert_eq!(chosen(&large, Goal::Balanced), ("roomy", 28_000));
+    }
+
+    /// Where two kernels share the peak, one alone would gain nothing.
+    #[test]
+    fn kernels_at_one_peak_give_way_together() {
+        let catalogue = [
+            Implementation { id: "roomy", offer: offer::<100_000, 0, 8_000> },
+            Implementation { id: "tight", offer: offer::<300_000, 0, 80> },
+        ];
+        let mut graph = Graph::new("products");
+        let mut y = graph.add_input("x", TensorType::new(DType::F32, [10, 100]));
+        let w = graph.add_const(Tensor::new([100, 100], &[0.5f32; 10_000]), Origin::default());
+        for _ in 0..2 {
+            let op = Op::MatMul(MatMul { trans_b: false, bias: false, post: vec![] });
+            y = graph.add_node(op, vec![y, w], Origin::default()).unwrap();
+        }
+        graph.add_output("y", y);
+        let plan = lower(&graph, &Target::parse(CORE).unwrap(), &catalogue, Options::default()).unwrap();
+        assert_eq!(plan.kernels.iter().map(|k| k.implementation).collect::<Vec<_>>(), ["tight"; 2]);
+        assert_eq!(plan.arena_bytes, 8_080);
     }
 
     /// A product that takes a million cycles as a nest, beside a small kernel and a fast one.

@@ -35,6 +35,7 @@ use std::collections::BTreeSet;
 /// What the C backend has beside the loop nests.
 pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s8-mve", offer: mve_gemm::offer_conv },
+    Implementation { id: mve_gemm::LEAN, offer: mve_gemm::offer_lean },
     Implementation { id: "matmul-s8-mve", offer: mve_gemm::offer_matmul },
     Implementation { id: "row-s8-mve", offer: mve_dense::offer },
     Implementation { id: "average-s8-mve", offer: mve_pool::offer },
@@ -102,7 +103,7 @@ impl Template<'_> {
     pub fn body(&mut self, w: &mut Writer) -> Option<()> {
         let k = self.kernel;
         match k.implementation {
-            "conv2d-s8-mve" | "matmul-s8-mve" => mve_gemm::print(self, w),
+            "conv2d-s8-mve" | "matmul-s8-mve" | mve_gemm::LEAN => mve_gemm::print(self, w),
             "depthwise-s8-mve" => mve_depthwise::print(self, w),
             "average-s8-mve" => mve_pool::print(self, w),
             "row-s8-mve" => mve_dense::print(self, w),

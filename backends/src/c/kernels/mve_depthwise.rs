@@ -34,7 +34,9 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     if !whole || spec.arg_types[0].dtype != DType::I8 {
         return None;
     }
-    let in_place = spec.arg_types[0].shape == spec.out_type.shape && g.stride == [1, 1];
+    // A channel is read as a whole before it is written, and channel lies over channel.
+    let in_place = g.batch == 1 && spec.out_type.bytes() <= spec.arg_types[0].bytes()
+        || spec.arg_types[0].shape == spec.out_type.shape;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Panel { rows: 1, depth: WEIGHT_BYTES };
     Some(Offer {

@@ -32,26 +32,36 @@ const SPAN_BYTES: usize = 4096;
 /// Bytes of working memory that a kernel takes at all.
 const MOST_BYTES: usize = 8192;
 
+/// Bytes of working memory, and of a tile's span, of the form that spares memory.
+const LEAN_BYTES: usize = 2048;
+
 /// Bytes of sums of a block of four pixels and four channels.
 const BLOCK_BYTES: usize = 64;
 
 /// Estimated bytes of code: the kernel's own, and its part of functions that several share.
 const CODE_BYTES: usize = 900;
 
+/// The id of the form that spares memory.
+pub const LEAN: &str = "conv2d-s8-lean-mve";
+
 pub fn offer_conv(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    offer(spec, target, false)
+    offer(spec, target, matches!(spec.op, Op::Conv2d(_)), false)
 }
 
 pub fn offer_matmul(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    offer(spec, target, true)
+    offer(spec, target, matches!(spec.op, Op::MatMul(_)), false)
 }
 
-fn offer(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<Offer> {
-    let takes = if matmul { matches!(spec.op, Op::MatMul(_)) } else { matches!(spec.op, Op::Conv2d(_)) };
+/// The same in smaller tiles: less working memory, and an output that may lie further over its input.
+pub fn offer_lean(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    offer(spec, target, matches!(spec.op, Op::Conv2d(_)), true)
+}
+
+fn offer(spec: &KernelSpec<'_>, target: &Target, takes: bool, lean: bool) -> Option<Offer> {
     if !takes || !target.has(Feature::Mve) || !suits(spec, Style::S8) {
         return None;
     }
-    let form = Form::new(spec.op, spec.arg_types, spec.out_type)?;
+    let form = Form::new(spec.op, spec.arg_types, spec.out_type, lean)?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = form.packing.clone();
     Some(Offer {
@@ -117,7 +127,7 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Problem> {
+    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, lean: bool) -> Option<Problem> {
         if arg_types[0].dtype != DType::I8 {
             return None;
         }
@@ -136,8 +146,10 @@ impl Problem {
         let pixels = out.elements().checked_div(outs)?;
         let reads_pixels = arg_types[op.own_inputs()?..].iter().any(|ty| ty.elements() > outs);
         let epilogue = Epilogue::of(op, arg_types, out);
-        let room = SMALL_BYTES.saturating_sub(arg_types[0].bytes() + out.bytes()).clamp(SCRATCH_BYTES, MOST_BYTES);
-        let span = if arg_types[0].bytes() + out.bytes() <= 2 * SPAN_BYTES { usize::MAX } else { SPAN_BYTES };
+        let both = arg_types[0].bytes() + out.bytes();
+        let room = SMALL_BYTES.saturating_sub(both).clamp(SCRATCH_BYTES, MOST_BYTES);
+        let span = if both <= 2 * SPAN_BYTES { usize::MAX } else { SPAN_BYTES };
+        let (room, span) = if lean { (LEAN_BYTES, LEAN_BYTES) } else { (room, span) };
         (pixels >= 4).then_some(Problem {
             geometry,
             pad,
@@ -164,9 +176,11 @@ fn group(vectors: usize) -> usize {
 
 impl Form {
     /// The form with the fewest estimated instructions.
-    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Form> {
-        let p = Problem::new(op, arg_types, out)?;
-        let forms = Form::lying(&p).into_iter().chain(Form::rows(&p)).chain(Form::windows(&p));
+    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, lean: bool) -> Option<Form> {
+        let p = Problem::new(op, arg_types, out, lean)?;
+        // A copied tile can be written over, one that is read where it lies only if its pixels grow.
+        let lying = Form::lying(&p).filter(|f| !lean || f.descends());
+        let forms = lying.into_iter().chain(Form::rows(&p)).chain(Form::windows(&p));
         let fits = forms.filter(|f| f.scratch_bytes() <= MOST_BYTES);
         fits.min_by(|a, b| a.instructions.total_cmp(&b.instructions))
     }
@@ -222,7 +236,7 @@ impl Form {
                     _ => return None,
                 };
                 let whole = if lines == 1 { width == p.pixels } else { next == width || !p.reads_pixels };
-                let small = blocks * BLOCK_BYTES <= SCRATCH_BYTES;
+                let small = blocks * BLOCK_BYTES <= SCRATCH_BYTES.min(p.room);
                 (whole && small).then(|| {
                     let f = Form::base(p, Source::Lie, sums(p.depth), packing.clone(), offsets.clone());
                     let view = |tile| if spills { ((tile - 1) * next + width) * p.depth + LANES } else { 0 };
@@ -317,8 +331,22 @@ impl Form {
         best
     }
 
-    /// How far the output may overlap x, where tiles come in raster order.
+    /// Whether tiles come in descending order: pixels that grow can then be written over those not yet read.
+    fn descends(&self) -> bool {
+        self.source == Source::Lie && self.images == 1 && self.outs > self.depth && self.pitch == self.next * self.depth
+    }
+
+    /// How far the output may overlap x.
     fn overlap(&self, spec: &KernelSpec<'_>) -> Option<Overlap> {
+        if self.descends() {
+            // A tile's first pixel is written while its last one is still to be read.
+            let pixels = (self.lines - 1) * self.next + self.width;
+            let lead = (0..self.lines).step_by(self.tile).map(|line| {
+                let (first, last) = (line * self.next, (line + self.tile).min(self.lines) - 1);
+                (pixels - first) * self.outs - (pixels - (last * self.next + self.width)) * self.depth
+            });
+            return lead.max().map(Overlap::Behind);
+        }
         let geometry = match spec.op {
             Op::Conv2d(o) => Geometry::new(o, spec.arg_types, spec.out_type),
             _ => None,
@@ -374,8 +402,9 @@ impl Form {
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer) {
     let k = t.kernel;
-    let p = Problem::new(&k.op, &k.arg_types, &k.out_type).expect("offered");
-    let mut f = Form::new(&k.op, &k.arg_types, &k.out_type).expect("offered");
+    let lean = k.implementation == LEAN;
+    let p = Problem::new(&k.op, &k.arg_types, &k.out_type, lean).expect("offered");
+    let mut f = Form::new(&k.op, &k.arg_types, &k.out_type, lean).expect("offered");
     f.sums.words &= f.source != Source::Lie || t.aligned[0];
     let sums_bytes = f.tile * f.blocks * BLOCK_BYTES;
     w.line("int32_t *const sums = (int32_t *)scratch;");
@@ -404,7 +433,12 @@ fn tiles(t: &mut Template<'_>, w: &mut Writer, f: &Form) -> (String, String) {
     if f.lines <= f.tile {
         return ("0".into(), f.lines.to_string());
     }
-    w.open_for("line", f.lines, f.tile);
+    if f.descends() {
+        let last = (f.lines - 1) / f.tile * f.tile;
+        w.open(format!("for (int32_t line = {last}; line >= 0; line -= {})", f.tile));
+    } else {
+        w.open_for("line", f.lines, f.tile);
+    }
     if f.lines.is_multiple_of(f.tile) {
         return ("line".into(), f.tile.to_string());
     }
