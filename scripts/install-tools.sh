@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need beside Rust: host and Arm compilers, QEMU, and the ONNX project's node tests.
+# Installs what the tests need beside Rust: compilers for the host, Arm and RISC-V, QEMU, and the ONNX project's node tests.
 # Does nothing where all are there.
 set -eu
 
@@ -10,9 +10,15 @@ need() { # need COMMAND PACKAGE...
 need gcc gcc libc6-dev
 need arm-none-eabi-gcc gcc-arm-none-eabi
 need qemu-system-arm qemu-system-arm
+need riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf
+need qemu-system-riscv32 qemu-system-misc
 # newlib's headers come in a package of their own.
 if ! arm-none-eabi-gcc -print-file-name=libc.a 2>/dev/null | grep -q /; then
     missing="$missing libnewlib-arm-none-eabi"
+fi
+# For RISC-V there is picolibc; its specs tell the compiler where it is.
+if ! riscv64-unknown-elf-gcc -print-file-name=picolibc.specs 2>/dev/null | grep -q /; then
+    missing="$missing picolibc-riscv64-unknown-elf"
 fi
 python3 -c "import ensurepip" >/dev/null 2>&1 || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then

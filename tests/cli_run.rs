@@ -143,6 +143,27 @@ fn the_report_agrees_with_the_header() {
 }
 
 #[test]
+fn code_and_stack_are_measured_by_the_cross_compiler() {
+    for (target, cc) in [("stm32h7", "arm-none-eabi-gcc"), ("esp32c3", "riscv64-unknown-elf-gcc")] {
+        if !has(cc) {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        let r = json(&format!("compile fm_lenet5_int8_qdq.onnx --target {target} -o {at} --name net --json"));
+        let (built, totals) = (&r["built"], &r["report"]["totals"]);
+        assert!(built["compiler"].as_str().unwrap().starts_with(cc), "{built}");
+        let bytes = |key: &str| built[key].as_u64().unwrap();
+        assert_eq!(bytes("flash_bytes"), bytes("code_bytes") + totals["weight_bytes"].as_u64().unwrap());
+        assert!((1_000..40_000).contains(&bytes("code_bytes")), "{built}");
+        assert!((50..5_000).contains(&bytes("stack_bytes")), "{built}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    assert!(json(&format!("compile fm_lenet5.onnx --target generic-c -o {at} --name net --json"))["built"].is_null());
+}
+
+#[test]
 fn separate_inputs_and_outputs_are_outside_the_arena() {
     let arena = json("analyze fm_lenet5.onnx --target cortex-m4 --json");
     let separate = json("analyze fm_lenet5.onnx --target cortex-m4 --io separate --json");
@@ -155,8 +176,8 @@ fn separate_inputs_and_outputs_are_outside_the_arena() {
 
 #[test]
 fn all_executors_are_valid() {
-    for model in MODELS {
-        let r = json(&format!("validate {model}.onnx --target cortex-m7 --samples 2 --json"));
+    for (model, target) in MODELS.into_iter().flat_map(|m| [(m, "cortex-m7"), (m, "esp32c3")]) {
+        let r = json(&format!("validate {model}.onnx --target {target} --samples 2 --json"));
         assert_eq!(r["ok"], true, "{r}");
         let executors = r["executors"].as_array().unwrap();
         assert_eq!(executors.len(), 4);
@@ -164,7 +185,11 @@ fn all_executors_are_valid() {
             assert_eq!(e["status"], "ok");
             assert!(e["nodes"].as_u64().unwrap() >= 7);
         }
-        if has("arm-none-eabi-gcc") && has("qemu-system-arm") && has("cc") {
+        let tools = match target {
+            "esp32c3" => ["riscv64-unknown-elf-gcc", "qemu-system-riscv32"],
+            _ => ["arm-none-eabi-gcc", "qemu-system-arm"],
+        };
+        if tools.into_iter().all(has) && has("cc") {
             assert!(executors.iter().all(|e| e["status"] == "ok"), "{r}");
         }
         // Integer arithmetic is exact everywhere; the dequantised output too.

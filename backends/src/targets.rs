@@ -3,17 +3,19 @@
 use mcc_ir::Target;
 use std::sync::LazyLock;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 13] = [
     include_str!("../targets/generic-c.toml"),
     include_str!("../targets/cortex-m0.toml"),
     include_str!("../targets/cortex-m4.toml"),
     include_str!("../targets/cortex-m7.toml"),
     include_str!("../targets/cortex-m33.toml"),
     include_str!("../targets/cortex-m55.toml"),
+    include_str!("../targets/riscv32imc.toml"),
     include_str!("../targets/stm32f4.toml"),
     include_str!("../targets/stm32f7.toml"),
     include_str!("../targets/stm32h7.toml"),
     include_str!("../targets/stm32u5.toml"),
+    include_str!("../targets/esp32c3.toml"),
     include_str!("../targets/host.toml"),
 ];
 

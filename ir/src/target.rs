@@ -33,7 +33,7 @@ pub struct Target {
     pub aliases: Vec<String>,
     pub description: String,
     pub backend: Backend,
-    /// The processor core, as GCC's `-mcpu` names it; empty for portable C and the host.
+    /// The processor core, as GCC's `-mcpu` names it, or a RISC-V's `-march`; empty for portable C and the host.
     #[serde(default)]
     pub core: String,
     #[serde(default)]

@@ -3,8 +3,10 @@
 use super::args::{ChoiceArgs, IoArg, ModelArgs, c_target, parse_bytes};
 use super::output::{self, Written};
 use super::requant;
+use mcc::backends::c::CSource;
+use mcc::backends::c::exec::{self, Core, ExecError};
 use mcc::budget::Budget;
-use mcc::ir::text;
+use mcc::ir::{Target, text};
 use mcc::passes::pipeline;
 use mcc::report::Report;
 use mcc::{Error, Model, Options, Result};
@@ -13,7 +15,8 @@ use std::path::PathBuf;
 
 /// Compile a model to C for a microcontroller.
 ///
-/// Writes NAME.c, NAME.h and NAME.report.json. Where the model needs more memory than the target or a budget has, nothing
+/// Writes NAME.c, NAME.h and NAME.report.json. Where the target's cross compiler is installed, it also builds the C and says
+/// how much code and stack that takes. Where the model needs more memory than the target or a budget has, nothing
 /// is written and the exit code is 2.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  mcc compile model.onnx --target stm32h7 -o out --name net")]
@@ -54,8 +57,19 @@ pub struct Args {
 #[derive(Serialize)]
 struct Summary {
     report: Report,
+    /// Absent where the target's cross compiler is.
+    built: Option<Built>,
     files: Vec<Written>,
     passes: Vec<PassTime>,
+}
+
+/// What the model takes when it is built. It depends on the compiler that is installed, so it is in no file.
+#[derive(Serialize)]
+struct Built {
+    compiler: String,
+    flash_bytes: usize,
+    code_bytes: usize,
+    stack_bytes: usize,
 }
 
 /// What a pass did and how long it took.
@@ -97,6 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Budget { over, remedies });
     }
     let source = model.c_source(&args.name)?;
+    let built = built(&source, target, report.totals.weight_bytes);
     let at = |ending: &str| args.output.join(format!("{}{ending}", args.name));
     files.push((at(".c"), source.source.into_bytes()));
     files.push((at(".h"), source.header.into_bytes()));
@@ -109,10 +124,40 @@ pub fn run(args: &Args) -> Result<()> {
             microseconds: p.time.as_micros(),
             values: p.values,
         };
-        return output::print_json(&Summary { report, files, passes: model.passes.iter().map(time).collect() });
+        return output::print_json(&Summary { report, built, files, passes: model.passes.iter().map(time).collect() });
     }
     output::print(&files.iter().map(Written::line).collect::<String>())?;
-    output::print(&totals(&report))
+    output::print(&totals(&report))?;
+    output::print(&built.as_ref().map_or(String::new(), line))
+}
+
+/// Builds the C, where the target's core has a cross compiler that is installed.
+fn built(c: &CSource, target: &Target, weight_bytes: usize) -> Option<Built> {
+    let core = Core::of(target).ok()?;
+    match exec::measure(c, core) {
+        Ok(m) => Some(Built {
+            code_bytes: m.flash_bytes.saturating_sub(weight_bytes),
+            compiler: m.compiler,
+            flash_bytes: m.flash_bytes,
+            stack_bytes: m.stack_bytes,
+        }),
+        Err(ExecError::Missing { .. }) => None,
+        Err(e) => {
+            output::note(format_args!("code and stack are not measured: {e}"));
+            None
+        }
+    }
+}
+
+fn line(b: &Built) -> String {
+    let n = |n: usize| output::thousands(n as u64);
+    format!(
+        "built by {}: code {} B, flash {} B, stack {} B\n",
+        b.compiler,
+        n(b.code_bytes),
+        n(b.flash_bytes),
+        n(b.stack_bytes)
+    )
 }
 
 /// The totals in one paragraph.

@@ -27,7 +27,7 @@ pub enum Backend {
     Jit,
     /// Emitted C, built with the host's compiler
     C,
-    /// Emitted C, built for a Cortex-M and run in QEMU
+    /// Emitted C, built for a microcontroller and run in QEMU
     Qemu,
 }
 

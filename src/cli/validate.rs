@@ -143,10 +143,10 @@ fn name(executor: Executor) -> &'static str {
     }
 }
 
-/// Runs one executor. A missing tool or board is no error.
+/// Runs one executor. A missing tool or board, or a board that is too small, is no error.
 fn verdict(executor: Executor, model: &Model, samples: &[Vec<Tensor>], expected: &[Vec<Tensor>]) -> Result<Verdict> {
     match check(executor, model, samples, expected) {
-        Err(Error::Exec(e @ (ExecError::Missing { .. } | ExecError::NoBoard(_)))) => {
+        Err(Error::Exec(e @ (ExecError::Missing { .. } | ExecError::NoBoard(_) | ExecError::TooLarge { .. }))) => {
             Ok(Verdict { status: Status::Skipped, reason: e.to_string(), ..ok(executor) })
         }
         Err(Error::Exec(e @ (ExecError::Build { .. } | ExecError::Run { .. } | ExecError::Timeout))) => {

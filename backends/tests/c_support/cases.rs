@@ -69,7 +69,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Weights: three times in four without -128, as quantisers give them, so that kernels with such a limit take them.
-fn weights(r: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
+pub fn weights(r: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
     let t = r.tensor(dtype, shape);
     if dtype != DType::I8 || r.below(4) == 0 {
         return t;
@@ -78,7 +78,7 @@ fn weights(r: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
 }
 
 /// Each element becomes the nearer end of its 8-bit type.
-fn to_the_ends(t: Tensor) -> Tensor {
+pub fn to_the_ends(t: Tensor) -> Tensor {
     let (lo, hi) = if t.dtype() == DType::U8 { (0, 255) } else { (-128, 127) };
     let ends: Vec<i64> = t.to_i64().into_iter().map(|v| if 2 * v < lo + hi { lo } else { hi }).collect();
     Tensor::from_i64(t.ty().clone(), &ends)
@@ -96,7 +96,7 @@ pub fn conv(case: Case, x: DType, seed: u64) -> (Graph, Vec<Tensor>) {
 }
 
 /// A convolution with an epilogue made for its number of channels: steps, operands and whether those are inputs.
-type Epilogue = (Vec<Step>, Vec<(Tensor, bool)>);
+pub type Epilogue = (Vec<Step>, Vec<(Tensor, bool)>);
 
 fn conv_then(
     case: Case,
@@ -141,7 +141,7 @@ pub fn convs(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
 }
 
 /// Appends to an epilogue to 8 bits the addition of a tensor of the output's shape, with or without a ReLU.
-fn residual(r: &mut Random, post: &mut Vec<Step>, shape: &[usize]) -> Tensor {
+pub fn residual(r: &mut Random, post: &mut Vec<Step>, shape: &[usize]) -> Tensor {
     let zero_point = match post.last() {
         Some(Step::Requant { zero, .. }) => *zero,
         _ => unreachable!("a requantisation comes first"),
@@ -196,7 +196,7 @@ pub fn wide_convs(n: usize, seed: u64) -> Vec<(Graph, Vec<Tensor>)> {
 }
 
 /// Scales of all magnitudes, some of which have ties, to the full range of `i8`.
-fn full_requant(r: &mut Random, channels: usize) -> Epilogue {
+pub fn full_requant(r: &mut Random, channels: usize) -> Epilogue {
     let scale = |r: &mut Random| match r.below(6) {
         0 => 1.0 / (1 << (4 + r.below(8))) as f32,
         1 => 1e-10 * (1 + r.below(1000)) as f32,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod cases;
+pub mod random;
 pub mod scalars;
 
 use mcc_backends::c::exec::{self, Sample};
@@ -76,10 +77,14 @@ pub fn single(op: Op, inputs: &[(Tensor, bool)]) -> (Graph, Vec<Tensor>) {
 
 /// Emits a graph for a target with a catalogue.
 pub fn compile(g: &Graph, target: &str, catalogue: &[Implementation], io: Io) -> CSource {
+    compile_as("m", g, target, catalogue, Options { io, goal: Goal::Time })
+}
+
+/// Emits a graph under a name.
+pub fn compile_as(name: &str, g: &Graph, target: &str, catalogue: &[Implementation], options: Options) -> CSource {
     let target = targets::find(target).unwrap();
-    let options = Options { io, goal: Goal::Time };
     let plan = lower(g, target, catalogue, options).unwrap();
-    c::emit(&plan, target, &COptions { name: "m".into() }).unwrap()
+    c::emit(&plan, target, &COptions { name: name.into() }).unwrap()
 }
 
 pub fn bytes(tensors: &[Tensor]) -> Sample {
@@ -110,20 +115,26 @@ pub fn agrees(g: &Graph, c: &CSource, inputs: &[Tensor], bound: f32) {
 }
 
 pub fn same(expected: &[Tensor], found: &Sample, bound: f32, source: &str) {
-    for (e, f) in expected.iter().zip(found) {
-        let f = Tensor::from_bytes(e.ty().clone(), f.clone()).unwrap();
-        if bound == 0.0 || !e.dtype().is_float() {
-            if e.bytes() != f.bytes() {
-                let at = e.to_f64().iter().zip(f.to_f64()).position(|(a, b)| *a != b && !(a.is_nan() && b.is_nan()));
-                if let Some(at) = at {
-                    panic!("element {at}: {} instead of {}\n{source}", f.to_f64()[at], e.to_f64()[at]);
-                }
-            }
-            continue;
-        }
-        let size = e.to_f32().iter().fold(0f32, |m, v| m.max(v.abs()));
-        for (at, (a, b)) in e.to_f32().iter().zip(f.to_f32()).enumerate() {
-            assert!((a - b).abs() <= bound * size, "element {at}: {b} instead of {a}\n{source}");
-        }
+    if let Some(fault) = difference(expected, found, bound) {
+        panic!("{fault}\n{source}");
     }
+}
+
+/// The first element that is not as expected.
+pub fn difference(expected: &[Tensor], found: &Sample, bound: f32) -> Option<String> {
+    assert_eq!(expected.len(), found.len(), "number of outputs");
+    expected.iter().zip(found).enumerate().find_map(|(output, (e, f))| {
+        let f = Tensor::from_bytes(e.ty().clone(), f.clone()).unwrap();
+        if e.bytes() == f.bytes() {
+            return None;
+        }
+        let (wanted, given) = (e.to_f64(), f.to_f64());
+        let size = wanted.iter().fold(0f64, |m, v| m.max(v.abs()));
+        let allowed = if e.dtype().is_float() { f64::from(bound) * size } else { 0.0 };
+        let close = |(a, b): (&f64, &f64)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
+        let at = wanted.iter().zip(&given).position(|pair| !close(pair))?;
+        let wrong = wanted.iter().zip(&given).filter(|pair| !close(*pair)).count();
+        let (n, a, b) = (given.len(), wanted[at], given[at]);
+        Some(format!("output {output}, element {at}: {b} instead of {a}; {wrong} of {n} elements differ"))
+    })
 }

@@ -20,6 +20,8 @@ int main(void) {
     if (input == NULL || output == NULL) {
         return 98;
     }
+    /* What was written before a crash tells where it was. */
+    setvbuf(output, NULL, _IONBF, 0);
     const int code = driver_main();
     return fclose(output) == 0 ? code : 98;
 }

@@ -1,9 +1,33 @@
-/* Bare-metal start on QEMU's Cortex-M boards: FPU and MVE on, memory set up, files of the host by semihosting. */
+/* Bare-metal start on QEMU's Cortex-M and RISC-V boards: memory set up, FPU and MVE on, files of the host by semihosting. */
 #include <stddef.h>
 #include <stdint.h>
 
 extern uint32_t data_source, data_start, data_end, bss_start, bss_end, stack_top;
 int driver_main(void);
+void start(void);
+void fault(void);
+
+#if defined(__riscv)
+
+static int semihost(int operation, const void *block) {
+    register int a0 __asm("a0") = operation;
+    register const void *a1 __asm("a1") = block;
+    /* The three instructions must be whole words of one page. */
+    __asm volatile(".option push\n .option norvc\n .balign 16\n slli zero, zero, 0x1f\n ebreak\n srai zero, zero, 7\n .option pop"
+                   : "+r"(a0)
+                   : "r"(a1)
+                   : "memory");
+    return a0;
+}
+
+__attribute__((naked, section(".vectors"), used)) void reset(void) {
+    __asm volatile(".option push\n .option arch, +zicsr\n la sp, stack_top\n la t0, trap\n csrw mtvec, t0\n j start\n"
+                   " .balign 4\ntrap: j fault\n .option pop");
+}
+
+static void enable(void) {}
+
+#else
 
 static int semihost(int operation, const void *block) {
     register int r0 __asm("r0") = operation;
@@ -11,6 +35,19 @@ static int semihost(int operation, const void *block) {
     __asm volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
     return r0;
 }
+
+__attribute__((section(".vectors"), used)) void *const vectors[16] = {
+    &stack_top, (void *)start, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault,
+};
+
+static void enable(void) {
+#if defined(__ARM_FP)
+    *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20; /* CPACR: coprocessors 10 and 11 */
+    __asm volatile("dsb\n isb");
+#endif
+}
+
+#endif
 
 static void leave(int code) {
     const uint32_t block[2] = {0x20026u, (uint32_t)code};
@@ -37,8 +74,7 @@ int io_write(const void *from, size_t bytes) {
 }
 
 void start(void) {
-    *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20; /* CPACR: coprocessors 10 and 11 */
-    __asm volatile("dsb\n isb");
+    enable();
     for (uint32_t *from = &data_source, *to = &data_start; to < &data_end;) {
         *to++ = *from++;
     }
@@ -53,7 +89,3 @@ void start(void) {
 void fault(void) {
     leave(99);
 }
-
-__attribute__((section(".vectors"), used)) void *const vectors[16] = {
-    &stack_top, (void *)start, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault,
-};
