@@ -3,10 +3,11 @@
 mod c_support;
 
 use c_support::cases::{averages, convs, depthwises, matmuls, pointwises, wholes, wide_convs, winograds};
-use c_support::{Random, agrees, compile, installed, single};
-use mcc_backends::c::CATALOGUE;
+use c_support::{Random, agrees, all_agree, compile, compile_as, installed, single};
+use mcc_backends::c::{CATALOGUE, CSource};
 use mcc_backends::targets;
 use mcc_ir::catalogue::Implementation;
+use mcc_ir::graph::Graph;
 use mcc_ir::op::{Binary, Conv2d, Layout, Rounding, Step};
 use mcc_ir::plan::Arg;
 use mcc_ir::types::{F32, QuantParams};
@@ -33,19 +34,21 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
     if !installed("cc") {
         return;
     }
-    let (mut taken, mut may, mut over) = (0, 0, 0);
-    for (i, (g, inputs)) in graphs.into_iter().enumerate() {
+    let (mut taken, mut may, mut over) = (Vec::new(), 0, 0);
+    for (i, (g, inputs)) in graphs.iter().enumerate() {
         let target = if id.ends_with("mve") { "cortex-m55" } else { "cortex-m4" };
-        let overlapping = overlaps(&g, &entry(id), target);
+        let overlapping = overlaps(g, &entry(id), target);
         let io = if i % 2 == 0 && overlapping.is_none() { Io::Separate } else { Io::Arena };
-        let c = compile(&g, target, &entry(id), io);
+        let c = compile_as(&format!("m{i}"), g, target, &entry(id), Options { io, goal: Goal::Time });
         if c.source.contains(&format!("by {id}")) {
-            taken += 1;
             may += overlapping.is_some() as usize;
             over += (overlapping == Some(true)) as usize;
-            agrees(&g, &c, &inputs, 0.0);
+            taken.push((g, c, inputs));
         }
     }
+    let cases: Vec<_> = taken.iter().map(|(g, c, inputs)| (*g, c, inputs.as_slice())).collect();
+    all_agree(&cases, 0.0);
+    let taken = cases.len();
     eprintln!("{id}: {taken} taken, {may} may overlap, {over} do");
     assert!(taken >= 4, "{id} takes only {taken} of the cases");
     assert!(may == 0 || over >= 2, "{id} lies over its input in only {over} of {may} cases");
@@ -222,10 +225,11 @@ fn nests_of_convolutions_and_products_agree() {
         return;
     }
     let types = [DType::I8, DType::U8, DType::F32];
-    for (i, (g, inputs)) in convs(&types).into_iter().chain(matmuls(&types)).enumerate() {
-        // All of them take a while to compile; every third covers each type and each case over the list.
-        if i % 3 == 0 {
-            agrees(&g, &compile(&g, "generic-c", &[], Io::Arena), &inputs, 0.0);
-        }
-    }
+    // All of them take a while to compile; every third covers each type and each case over the list.
+    let cases: Vec<_> = convs(&types).into_iter().chain(matmuls(&types)).step_by(3).collect();
+    let options = Options { io: Io::Arena, goal: Goal::Time };
+    let emit = |(i, (g, _)): (usize, &(Graph, _))| compile_as(&format!("m{i}"), g, "generic-c", &[], options);
+    let emitted: Vec<CSource> = cases.iter().enumerate().map(emit).collect();
+    let pairs = cases.iter().zip(&emitted);
+    all_agree(&pairs.map(|((g, inputs), c)| (g, c, inputs.as_slice())).collect::<Vec<_>>(), 0.0);
 }

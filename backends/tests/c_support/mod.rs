@@ -5,7 +5,7 @@ pub mod cases;
 pub mod random;
 pub mod scalars;
 
-use mcc_backends::c::exec::{self, Sample};
+use mcc_backends::c::exec::{self, Job, Place, Sample};
 use mcc_backends::c::{COptions, CSource};
 use mcc_backends::{c, targets};
 use mcc_ir::catalogue::Implementation;
@@ -109,9 +109,17 @@ pub fn installed(tool: &str) -> bool {
 /// Runs a graph's C on the host under the sanitizers and compares with the evaluator: bit for bit, or within `bound` of
 /// the largest magnitude for floats.
 pub fn agrees(g: &Graph, c: &CSource, inputs: &[Tensor], bound: f32) {
-    let expected = eval::run(g, inputs).unwrap();
-    let out = exec::run_host(c, &[bytes(inputs)], &checked()).unwrap_or_else(|e| panic!("{e}\n{}", c.source));
-    same(&expected, &out[0], bound, &c.source);
+    all_agree(&[(g, c, inputs)], bound);
+}
+
+/// The same for many graphs, whose C has different names, in one program.
+pub fn all_agree(cases: &[(&Graph, &CSource, &[Tensor])], bound: f32) {
+    let samples: Vec<[Sample; 1]> = cases.iter().map(|(_, _, inputs)| [bytes(inputs)]).collect();
+    let jobs: Vec<Job> = cases.iter().zip(&samples).map(|((_, c, _), samples)| Job { c, samples }).collect();
+    let found = exec::run_all(Place::Host, &jobs, &checked()).unwrap_or_else(|e| panic!("{e}"));
+    for ((g, c, inputs), found) in cases.iter().zip(&found) {
+        same(&eval::run(g, inputs).unwrap(), &found[0], bound, &c.source);
+    }
 }
 
 pub fn same(expected: &[Tensor], found: &Sample, bound: f32, source: &str) {
