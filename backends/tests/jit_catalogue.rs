@@ -9,24 +9,41 @@ use mcc_ir::op::*;
 use mcc_ir::plan::{Arg, BufferKind, Over, Overlap};
 use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Tensor, TensorType};
-use mcc_runtime::CATALOGUE;
+use mcc_runtime::{CATALOGUE, cpu};
 use proptest::prelude::*;
 
 fn implementation(id: &str) -> &'static Implementation {
     CATALOGUE.iter().find(|i| i.id == id).expect("an implementation of this name")
 }
 
+/// The implementations of this name for every level that this process has.
+fn levels(name: &str) -> Vec<&'static Implementation> {
+    let highest = cpu::level().expect("a level");
+    let levels = cpu::available().into_iter().filter(|l| *l <= highest);
+    let ids: Vec<String> = levels.map(|l| format!("{name}_{}", l.name())).chain([name.to_string()]).collect();
+    let found: Vec<_> = CATALOGUE.iter().filter(|i| ids.iter().any(|id| id == i.id)).collect();
+    assert!(!found.is_empty(), "no implementation {name}");
+    found
+}
+
 /// Numerics' bound on reordered sums of `f32`.
 const BOUND: f64 = 1e-5;
 
-/// Runs an operator under an implementation; integers must be equal, floats within the bound.
-fn check(id: &str, op: &Op, operands: &[Operand]) {
+/// Runs an operator under an implementation on every level; integers must be equal, floats within the bound.
+fn check(name: &str, op: &Op, operands: &[Operand]) {
     let want = expected(op, operands);
+    for implementation in levels(name) {
+        check_one(implementation, op, operands, &want);
+    }
+}
+
+fn check_one(implementation: &Implementation, op: &Op, operands: &[Operand], want: &Tensor) {
+    let id = implementation.id;
     for inside in [false, true] {
-        let Some(mut plan) = implement(op_plan(op, operands, inside), implementation(id)) else {
+        let Some(mut plan) = implement(op_plan(op, operands, inside), implementation) else {
             panic!("{id} does not offer itself for {op:?}");
         };
-        compare(id, op, operands, &want, &plan);
+        compare(id, op, operands, want, &plan);
         // The output placed upon a residual that dies here.
         let out = plan.kernels[0].out;
         let lent = plan.kernels[0].args.clone().into_iter().skip(1).find_map(|a| match a {
@@ -40,7 +57,7 @@ fn check(id: &str, op: &Op, operands: &[Operand]) {
             assert!(matches!(plan.buffer(lent).kind, BufferKind::Input(_)));
             plan.buffers[out.index()].offset = plan.buffer(lent).offset;
             plan.buffers[out.index()].over = Some(Over { donor: lent, how: Overlap::InPlace });
-            compare(id, op, operands, &want, &plan);
+            compare(id, op, operands, want, &plan);
         }
     }
 }
@@ -171,14 +188,14 @@ proptest! {
     #[test]
     fn convolutions(s in shapes(), out_channels in 1usize..36) {
         let (op, operands) = convolution(&s, false, out_channels);
-        check(if s.dtype == DType::F32 { "conv2d_f32" } else { "conv2d_i8" }, &op, &operands);
+        check(if s.dtype == DType::F32 { "product_f32" } else { "conv2d_i8" }, &op, &operands);
     }
 
     #[test]
     fn pointwise_convolutions(s in shapes(), out_channels in 1usize..36) {
         let s = Shape { kernel: [1, 1], stride: [1, 1], pad: [0; 4], ..s };
         let (op, operands) = convolution(&s, false, out_channels);
-        check(if s.dtype == DType::F32 { "conv2d_f32" } else { "conv2d_i8" }, &op, &operands);
+        check(if s.dtype == DType::F32 { "product_f32" } else { "conv2d_i8" }, &op, &operands);
     }
 
     #[test]
@@ -209,7 +226,11 @@ proptest! {
         operands.extend(more);
         let op = Op::MatMul(MatMul { trans_b, bias, post: steps });
         // The right side of the same size as the output is no residual.
-        let id = if float { "matmul_f32" } else { "matmul_i8" };
+        let id = match (float, constant && trans_b && !on_right) {
+            (true, true) => "product_f32",
+            (true, false) => "matmul_f32",
+            (false, _) => "matmul_i8",
+        };
         if float && !constant && matches!(post, Post::Residual) {
             let plan = implement(op_plan(&op, &operands, true), implementation(id)).expect("an offer");
             compare(id, &op, &operands, &expected(&op, &operands), &plan);

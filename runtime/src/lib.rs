@@ -5,11 +5,13 @@
 //! passes. This crate and the JIT are the only ones with unsafe code: here it is at the borders where pointers from
 //! compiled code become slices.
 
+pub mod cpu;
 pub mod kernels;
 pub mod memory;
 pub mod session;
 pub mod tensors;
 
+pub use cpu::{CpuError, Level};
 pub use kernels::CATALOGUE;
 pub use memory::AlignedBytes;
 pub use session::{CompiledCode, Layout, Place, Port, RunError, Session};

@@ -47,7 +47,7 @@ struct Calls<'a> {
     signature: SigRef,
     function: Value,
     params: Value,
-    /// x, weights, bias.
+    /// x, weights, the extra argument.
     operands: [Value; 3],
     out: Value,
     scratch: Value,
@@ -81,7 +81,7 @@ impl Compiler<'_> {
             prepared.outer,
             prepared.in_output,
         );
-        nest.body = match prepared.in_output && post.is_empty() {
+        nest.body = match prepared.fused || (prepared.in_output && post.is_empty()) {
             true => vec![],
             false => coalesce::coalesce(nest.body),
         };
@@ -100,7 +100,7 @@ impl Compiler<'_> {
             signature,
             function: b.ins().iconst(I64, prepared.function as usize as i64),
             params: b.ins().iconst(I64, prepared.params().expose_provenance() as i64),
-            operands: [inputs[0].base, inputs[1].base, if own > 2 { inputs[2].base } else { none }],
+            operands: [inputs[0].base, inputs[1].base, prepared.extra.map_or(none, |i| inputs[i].base)],
             out: out.base,
             scratch,
         };
@@ -144,7 +144,7 @@ impl Calls<'_> {
             self.scratch
         };
         let private = b.ins().iadd_imm_s(self.scratch, self.prepared.private_offset() as i64);
-        let [x, w, bias] = self.operands;
-        b.ins().call_indirect(self.signature, self.function, &[self.params, step, x, w, bias, accumulators, private]);
+        let [x, w, extra] = self.operands;
+        b.ins().call_indirect(self.signature, self.function, &[self.params, step, x, w, extra, accumulators, private]);
     }
 }

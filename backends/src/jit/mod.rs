@@ -21,7 +21,7 @@ use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan};
 use mcc_ir::{DType, TensorType};
 use mcc_runtime::kernels::Prepared;
-use mcc_runtime::{AlignedBytes, CompiledCode, Layout, Place, Session};
+use mcc_runtime::{AlignedBytes, CompiledCode, CpuError, Layout, Place, Session, cpu};
 use nest::{Emitter, Pointer};
 
 /// Why a plan does not become a session. Codes E05xx.
@@ -35,6 +35,8 @@ pub enum Error {
     Plan(String),
     #[error("code generation failed: {0}")]
     Codegen(String),
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
 }
 
 impl Error {
@@ -45,6 +47,7 @@ impl Error {
             Error::Unsupported { .. } => "E0502",
             Error::Plan(_) => "E0503",
             Error::Codegen(_) => "E0504",
+            Error::Cpu(_) => "E0505",
         }
     }
 }
@@ -74,6 +77,7 @@ pub fn compile(plan: &Plan) -> Result<Session, Error> {
 /// # Errors
 /// As [`compile`].
 pub unsafe fn compile_unverified(plan: &Plan) -> Result<Session, Error> {
+    cpu::level()?;
     let layout = Layout::of(plan);
     check(plan, &layout)?;
     let (constants, offsets) = lay_out_constants(plan);

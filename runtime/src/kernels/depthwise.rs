@@ -10,10 +10,6 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-pub fn prepare_f32(spec: &KernelSpec<'_>) -> Option<Prepared> {
-    prepare::<f32>(spec)
-}
-
 pub fn prepare_i8(spec: &KernelSpec<'_>) -> Option<Prepared> {
     prepare::<i8>(spec).or_else(|| prepare::<u8>(spec))
 }

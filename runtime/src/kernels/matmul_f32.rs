@@ -1,5 +1,4 @@
-//! `f32` matrix products: with weights packed in blocks of output columns, with a row-major right side, and with a
-//! right side that is stored transposed.
+//! `f32` matrix products whose right side is not constant: row-major, or stored transposed.
 
 use super::micro::{accumulate, dot};
 use super::{Prepared, WindowKernel, bias_len, epilogue_cycles};
@@ -15,8 +14,6 @@ const WIDTH: usize = 16;
 /// How the right side is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Right {
-    /// Constant, in blocks: `[ceil(N / WIDTH)][K][WIDTH]`.
-    Packed,
     /// `[K][N]`.
     RowMajor,
     /// `[N][K]`.
@@ -49,11 +46,7 @@ pub fn prepare(spec: &KernelSpec<'_>) -> Option<Prepared> {
     // Without a batch on the right, all rows of the left are one matrix.
     let flat = batch_b.iter().all(|&d| d == 1) && out.rank() == a.rank();
     let rows = if flat { out.elements() / columns } else { a.shape[a.rank() - 2] };
-    let right = match (o.trans_b, spec.consts[1].is_some() && b.rank() == 2) {
-        (true, true) => Right::Packed,
-        (true, false) => Right::Transposed,
-        (false, _) => Right::RowMajor,
-    };
+    let right = if o.trans_b { Right::Transposed } else { Right::RowMajor };
     let outer = if flat { 0 } else { out.rank() - 2 };
     let batch = &out.shape[..outer];
     let step = |shape: &[usize], matrix: usize| -> Vec<usize> {
@@ -72,15 +65,11 @@ pub fn prepare(spec: &KernelSpec<'_>) -> Option<Prepared> {
             batches.push(at);
         }
     }
-    let packing = match right {
-        Right::Packed => Packing::Panel { rows: WIDTH, depth: 1 },
-        Right::RowMajor | Right::Transposed => Packing::None,
-    };
-    let lengths = (a.elements(), packing.packed_type(b).elements());
+    let lengths = (a.elements(), b.elements());
     let macs = (out.elements() * depth) as f64;
-    let cycles = macs / 4.0 + epilogue_cycles(spec.op, out.elements());
+    let cycles = macs / 3.0 + epilogue_cycles(spec.op, out.elements());
     let bias = bias_len(spec.op, columns);
-    Some(Prepared::new(spec, MatMul { rows, depth, columns, right, bias, batches, lengths }, outer, 0, packing, cycles))
+    Some(Prepared::new(spec, MatMul { rows, depth, columns, right, bias, batches, lengths }, outer, 0, Packing::None, cycles))
 }
 
 impl WindowKernel for MatMul {
@@ -107,12 +96,6 @@ impl WindowKernel for MatMul {
         let a = &x[a..][..self.rows * self.depth];
         let (k, n) = (self.depth, self.columns);
         match self.right {
-            Right::Packed => {
-                for first in (0..n).step_by(WIDTH) {
-                    let block = &w[first * k..][..WIDTH * k];
-                    self.block::<WIDTH, WIDE>(a, block, WIDTH, first, WIDTH.min(n - first), bias, acc);
-                }
-            }
             Right::RowMajor => {
                 let b = &w[b..][..k * n];
                 let mut first = 0;

@@ -8,13 +8,20 @@
 //! and once for AVX2 with FMA; [`Prepared`] picks by the running machine. [`micro`] holds the innermost loops. `f32` sums may be reordered and fused
 //! (bounded by 1e-5 of the output's largest magnitude); integer sums are exact.
 
-mod conv_f32;
 mod depthwise;
+mod depthwise_f32;
+mod fused;
 mod integer;
 mod matmul_f32;
 mod micro;
+mod product_f32;
+mod simd;
+mod strips;
+mod tile;
 mod window;
 
+use crate::cpu::{self, Level};
+use fused::Fused;
 use mcc_ir::catalogue::{Implementation, KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
 use mcc_ir::op::{Op, Step};
@@ -22,49 +29,90 @@ use mcc_ir::packing::Packing;
 use mcc_ir::target::Backend;
 use mcc_ir::{DType, Target};
 use std::any::Any;
+use window::Window;
 
-/// The implementations that the host has beside loop nests.
-pub const CATALOGUE: &[Implementation] = &[
-    Implementation { id: "conv2d_f32", offer: offer::<0> },
-    Implementation { id: "depthwise_f32", offer: offer::<1> },
-    Implementation { id: "matmul_f32", offer: offer::<2> },
-    Implementation { id: "conv2d_i8", offer: offer::<3> },
-    Implementation { id: "depthwise_i8", offer: offer::<4> },
-    Implementation { id: "matmul_i8", offer: offer::<5> },
-];
+/// An entry of the catalogue: what prepares its kernels, and the level they need.
+struct Entry {
+    id: &'static str,
+    level: Level,
+    prepare: fn(&KernelSpec<'_>) -> Option<Prepared>,
+}
 
-/// How each entry of [`CATALOGUE`] prepares a kernel.
-const PREPARE: [fn(&KernelSpec<'_>) -> Option<Prepared>; CATALOGUE.len()] = [
-    conv_f32::prepare,
-    depthwise::prepare_f32,
-    matmul_f32::prepare,
-    integer::prepare_conv,
-    depthwise::prepare_i8,
-    integer::prepare_matmul,
+const fn entry(id: &'static str, level: Level, prepare: fn(&KernelSpec<'_>) -> Option<Prepared>) -> Entry {
+    Entry { id, level, prepare }
+}
+
+macro_rules! catalogue {
+    ($($(#[$cfg:meta])? $id:literal, $level:ident, $prepare:expr;)*) => {
+        const ENTRIES: &[Entry] = &[$($(#[$cfg])? entry($id, Level::$level, $prepare),)*];
+    };
+}
+
+catalogue! {
+    "product_f32", Scalar, product_f32::prepare::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "product_f32_avx2", Avx2, product_f32::prepare::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "product_f32_avx512", Avx512, product_f32::prepare::<simd::Avx512>;
+    "depthwise_f32", Scalar, depthwise_f32::prepare::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "depthwise_f32_avx2", Avx2, depthwise_f32::prepare::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "depthwise_f32_avx512", Avx512, depthwise_f32::prepare::<simd::Avx512>;
+    "matmul_f32", Scalar, matmul_f32::prepare;
+    "conv2d_i8", Scalar, integer::prepare_conv;
+    "depthwise_i8", Scalar, depthwise::prepare_i8;
+    "matmul_i8", Scalar, integer::prepare_matmul;
+}
+
+/// The implementations that the host has beside loop nests. Those whose level this process does not have offer nothing.
+pub const CATALOGUE: &[Implementation] = &{
+    let mut all = [Implementation { id: "", offer: offer::<0> }; ENTRIES.len()];
+    let mut i = 0;
+    while i < ENTRIES.len() {
+        all[i] = Implementation { id: ENTRIES[i].id, offer: OFFERS[i] };
+        i += 1;
+    }
+    all
+};
+
+type OfferFn = fn(&KernelSpec<'_>, &Target) -> Option<Offer>;
+
+/// One function an entry, as many as there may be entries.
+const OFFERS: [OfferFn; 24] = [
+    offer::<0>, offer::<1>, offer::<2>, offer::<3>, offer::<4>, offer::<5>, offer::<6>, offer::<7>, offer::<8>,
+    offer::<9>, offer::<10>, offer::<11>, offer::<12>, offer::<13>, offer::<14>, offer::<15>, offer::<16>, offer::<17>,
+    offer::<18>, offer::<19>, offer::<20>, offer::<21>, offer::<22>, offer::<23>,
 ];
 
 fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    let prepared = (target.backend == Backend::Jit).then(|| PREPARE[ENTRY](spec)).flatten()?;
+    let prepared = (target.backend == Backend::Jit).then(|| find(ENTRIES.get(ENTRY)?, spec)).flatten()?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = prepared.weights.clone();
     let (scratch_bytes, cycles) = (prepared.scratch_bytes(), prepared.cycles);
     Some(Offer { packings, scratch_bytes, work: Work::cycles(cycles), code: Code::default(), overlap: None })
 }
 
-/// The kernel `spec` under the implementation `id`; `None` where there is none, or it does not fit.
-pub fn prepare(id: &str, spec: &KernelSpec<'_>) -> Option<Prepared> {
-    let entry = CATALOGUE.iter().position(|i| i.id == id)?;
-    PREPARE[entry](spec)
+fn find(entry: &Entry, spec: &KernelSpec<'_>) -> Option<Prepared> {
+    let level = cpu::level().ok()?;
+    (entry.level <= level && entry.level.is_available()).then(|| (entry.prepare)(spec)).flatten()
 }
 
-/// Computes the accumulators of one window: parameters, index of the window, x, weights, bias (ignored where the operator
-/// has none), accumulators, scratch memory.
+/// The kernel `spec` under the implementation `id`; `None` where there is none, it does not fit, or this process has not
+/// its level.
+pub fn prepare(id: &str, spec: &KernelSpec<'_>) -> Option<Prepared> {
+    find(ENTRIES.iter().find(|e| e.id == id)?, spec)
+}
+
+/// Computes one window: parameters, index of the window, x, weights, [`Prepared::extra`] (ignored where there is none),
+/// output or accumulators, scratch memory.
 pub type KernelFn = unsafe extern "C" fn(*const u8, usize, *const u8, *const u8, *const u8, *mut u8, *mut u8);
 
 /// A kernel ready to be called by compiled code.
 pub struct Prepared {
     pub function: KernelFn,
-    params: Box<dyn Any + Send + Sync>,
+    /// Owned here for the function, which has its address.
+    _params: Box<dyn Any + Send + Sync>,
     address: *const u8,
     /// How many leading dimensions of the output the windows are cut along.
     pub outer: usize,
@@ -72,6 +120,10 @@ pub struct Prepared {
     pub accumulator: DType,
     /// Whether accumulators are computed in the output itself.
     pub in_output: bool,
+    /// Whether the kernel applies the epilogue too, so that what it computes is the output.
+    pub fused: bool,
+    /// The argument that the function takes beside x and weights.
+    pub extra: Option<usize>,
     /// Bytes of one window's accumulators.
     pub window_bytes: usize,
     /// Bytes that the function uses beside the accumulators.
@@ -119,10 +171,12 @@ impl Prepared {
         Prepared {
             function: function::<K>(),
             address,
-            params,
+            _params: params,
             outer,
             accumulator,
             in_output: fits_output(spec, accumulator),
+            fused: false,
+            extra: spec.op.own_inputs().filter(|own| *own > 2).map(|_| 2),
             window_bytes: spec.out_type.shape[outer..].iter().product::<usize>() * 4,
             private_bytes,
             weights,
@@ -133,8 +187,127 @@ impl Prepared {
 
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("params", &self.params).field("outer", &self.outer).finish_non_exhaustive()
+        f.debug_struct("Prepared").field("outer", &self.outer).field("fused", &self.fused).finish_non_exhaustive()
     }
+}
+
+impl Prepared {
+    /// A kernel that finds its way by itself, and the cut of its calls.
+    fn of_kernel<K: Kernel, F: Residual>(
+        spec: &KernelSpec<'_>,
+        kernel: K,
+        call: &Call<F>,
+        scratch_bytes: usize,
+        weights: Packing,
+        cycles: f64,
+    ) -> Prepared {
+        let params = Box::new(kernel);
+        let address = (&raw const *params).cast();
+        let accumulator = if spec.arg_types[0].dtype == DType::F32 { DType::F32 } else { DType::I32 };
+        let fused = call.fused.is_some();
+        Prepared {
+            function: enter::<K>,
+            address,
+            _params: params,
+            outer: call.outer,
+            accumulator,
+            in_output: fused || fits_output(spec, accumulator),
+            fused,
+            extra: call.fused.as_ref().and_then(F::residual).zip(spec.op.own_inputs()).map(|(i, own)| own + i),
+            window_bytes: spec.out_type.shape[call.outer..].iter().product::<usize>() * 4,
+            private_bytes: scratch_bytes,
+            weights,
+            cycles,
+        }
+    }
+}
+
+/// A kernel over raw memory.
+trait Kernel: Send + Sync + 'static {
+    /// Computes window `step`: the output where the epilogue is fused, else accumulators.
+    ///
+    /// # Safety
+    /// Pointers must be to what [`Prepared`] and the operator's types say: all of x, packed weights, the extra argument;
+    /// the window of the output or of accumulators; scratch memory, aligned to 64 bytes, that overlaps nothing. The
+    /// output overlaps nothing but the extra argument, and that at the same place.
+    unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8);
+}
+
+unsafe extern "C" fn enter<K: Kernel>(
+    params: *const u8,
+    step: usize,
+    x: *const u8,
+    w: *const u8,
+    extra: *const u8,
+    out: *mut u8,
+    scratch: *mut u8,
+) {
+    // SAFETY: `Prepared` keeps the kernel behind `params`; the caller keeps the contract of `run`.
+    unsafe { (*params.cast::<K>()).run(step, x, w, extra, out, scratch) }
+}
+
+/// An epilogue that a kernel applies.
+trait Residual {
+    /// Which operand of the epilogue is a residual.
+    fn residual(&self) -> Option<usize>;
+}
+
+impl Residual for Fused {
+    fn residual(&self) -> Option<usize> {
+        self.residual.then_some(0)
+    }
+}
+
+/// How a kernel is called: once where it applies the epilogue, else for windows whose accumulators stay near.
+struct Call<F> {
+    fused: Option<F>,
+    /// Leading dimensions of the output that windows are cut along.
+    outer: usize,
+}
+
+impl<F> Call<F> {
+    fn of(spec: &KernelSpec<'_>, window: &Window, fused: impl FnOnce(&[Step]) -> Option<F>) -> Call<F> {
+        let fused = spec.op.post().and_then(|post| fused(post));
+        let image = window.out[0] * window.out[1] * window.out_channels;
+        let outer = match spec.op {
+            _ if fused.is_some() => 0,
+            Op::Conv2d(_) if image <= 1 << 14 => 1,
+            Op::Conv2d(_) => 2,
+            _ => 0,
+        };
+        Call { fused, outer }
+    }
+
+    /// Rows of the output in a call, of all rows and those of an image.
+    fn rows(&self, all: usize, image: usize) -> usize {
+        match self.outer {
+            0 => all,
+            1 => image,
+            _ => 1,
+        }
+    }
+}
+
+/// The values of a float bias, zeros where the operator has none; `None` where it is no constant.
+fn bias(spec: &KernelSpec<'_>) -> Option<Vec<f32>> {
+    let channels = spec.out_type.shape.last().copied().unwrap_or(1);
+    match bias_len(spec.op, channels) {
+        0 => Some(vec![0.0; channels]),
+        _ => spec.consts[2].map(|t| t.to_f32()),
+    }
+}
+
+/// Filled up with zeros to a multiple of `unit`.
+fn padded<T: Copy + Default>(mut values: Vec<T>, unit: usize) -> Vec<T> {
+    values.resize(values.len().next_multiple_of(unit), T::default());
+    values
+}
+
+/// `all` things in shares that differ by one at most and are no larger than `most`: sizes and how many of each.
+fn shares(all: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = all.div_ceil(most).max(1);
+    let (size, larger) = (all / count, all % count);
+    [(size + 1, larger), (size, count - larger)].into_iter().filter(|(size, n)| *size > 0 && *n > 0)
 }
 
 /// Whether accumulators may be computed in the output: they have its type, and no operand of the epilogue can have lent

@@ -43,6 +43,21 @@ impl Window {
         Some((o, window))
     }
 
+    /// A matrix product as a pointwise convolution of one line of pixels.
+    pub fn line(pixels: usize, channels: usize, out_channels: usize) -> Window {
+        Window {
+            batch: 1,
+            size: [1, pixels],
+            channels,
+            out: [1, pixels],
+            out_channels,
+            kernel: [1, 1],
+            stride: [1, 1],
+            pad: [0, 0],
+            dilation: [1, 1],
+        }
+    }
+
     /// A pointwise convolution sees an image as one row; with it, the number of leading output dimensions that remain.
     pub fn flattened(self, limit: usize) -> (Window, usize) {
         let [oh, ow] = self.out;
