@@ -33,6 +33,19 @@ pub struct KernelReport {
     pub scratch_bytes: usize,
 }
 
+impl KernelReport {
+    /// The operator with the steps of its epilogue.
+    pub fn title(&self) -> String {
+        if self.fused.is_empty() { self.op.to_string() } else { format!("{}({})", self.op, self.fused.join(",")) }
+    }
+
+    /// The output's type, as `f32[1x10]`.
+    pub fn output(&self) -> String {
+        let dims: Vec<String> = self.output_shape.iter().map(usize::to_string).collect();
+        format!("{}[{}]", self.output_type, dims.join("x"))
+    }
+}
+
 /// An input or output of the model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PortReport {

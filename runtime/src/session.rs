@@ -33,12 +33,15 @@ impl RunError {
 /// An implementor's `run` must do no more than what the plan it was made from says: read and write buffers at the places
 /// that [`Layout`] gives them, and read constants.
 pub unsafe trait CompiledCode: Send {
-    /// Runs the model once.
+    /// Number of kernels; one run of the model is a run of each, in order.
+    fn kernels(&self) -> usize;
+
+    /// Runs a kernel.
     ///
     /// # Safety
-    /// `arena` and `constants` must be the session's blocks, laid out as the code expects; `external[slot]` must point to
+    /// `kernel` must be below their number. `arena` and `constants` must be the session's blocks, laid out as the code expects; `external[slot]` must point to
     /// the memory of the buffer with that slot, aligned for its elements, writable for outputs.
-    unsafe fn run(&mut self, arena: *mut u8, constants: *const u8, external: *const *mut u8);
+    unsafe fn run(&mut self, kernel: usize, arena: *mut u8, constants: *const u8, external: *const *mut u8);
 }
 
 /// Where compiled code finds a buffer.
@@ -169,6 +172,20 @@ impl Session {
     /// # Errors
     /// Where number, element type or length of the tensors is not that of the model's ports.
     pub fn run(&mut self, inputs: &[TensorRef<'_>], outputs: &mut [TensorMut<'_>]) -> Result<(), RunError> {
+        self.run_observed(inputs, outputs, |_| {})
+    }
+
+    /// As [`Session::run`]; `observe` is called before the first kernel with 0, and after each with how many have run.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    #[inline]
+    pub fn run_observed(
+        &mut self,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [TensorMut<'_>],
+        mut observe: impl FnMut(usize),
+    ) -> Result<(), RunError> {
         count("input", self.inputs.len(), inputs.len())?;
         count("output", self.outputs.len(), outputs.len())?;
         for (port, given) in self.inputs.iter().zip(inputs) {
@@ -193,9 +210,14 @@ impl Session {
                 self.external[slot] = given.as_mut_ptr();
             }
         }
-        // SAFETY: `new`'s contract binds code, layout and constants; every external buffer has a port, whose pointer was
-        // set above, to elements of the port's type, so aligned for them and of the port's size.
-        unsafe { self.code.run(self.arena.as_mut_ptr(), self.constants.as_ptr(), self.external.as_ptr()) };
+        observe(0);
+        let (arena, constants, external) = (self.arena.as_mut_ptr(), self.constants.as_ptr(), self.external.as_ptr());
+        for kernel in 0..self.code.kernels() {
+            // SAFETY: `new`'s contract binds code, layout and constants; every external buffer has a port, whose pointer
+            // was set above, to elements of the port's type, so aligned for them and of the port's size.
+            unsafe { self.code.run(kernel, arena, constants, external) };
+            observe(kernel + 1);
+        }
         for (port, given) in self.outputs.iter().zip(outputs.iter_mut()).filter(|(p, _)| !p.direct) {
             let from = match port.place {
                 Place::Arena(at) => self.arena.as_mut_slice()[at..at + port.ty.bytes()].as_ptr(),

@@ -94,12 +94,10 @@ fn row(k: &KernelReport, report: &Report) -> Vec<String> {
     let percent =
         |part: f64, whole: f64| if whole > 0.0 { format!("{:.1}", 100.0 * part / whole) } else { "0.0".into() };
     let t = &report.totals;
-    let op = if k.fused.is_empty() { k.op.to_string() } else { format!("{}({})", k.op, k.fused.join(",")) };
-    let dims: Vec<String> = k.output_shape.iter().map(usize::to_string).collect();
     vec![
         k.index.to_string(),
-        op,
-        format!("{}[{}]", k.output_type, dims.join("x")),
+        k.title(),
+        k.output(),
         k.macs.to_string(),
         percent(k.macs as f64, t.macs as f64),
         k.weight_bytes.to_string(),

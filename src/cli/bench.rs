@@ -5,6 +5,8 @@ use super::output;
 use super::tap::random_inputs;
 use mcc::backends::targets;
 use mcc::ir::{DType, Tensor};
+use mcc::passes::lower::Io;
+use mcc::report::{KernelReport, Report};
 use mcc::{Error, Result, TensorMut, TensorRef};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -27,9 +29,20 @@ pub struct Args {
     /// Timed runs
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Show the time of every kernel
+    #[arg(long)]
+    per_node: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The time of one kernel, the least of all runs.
+#[derive(Serialize)]
+struct NodeTime {
+    min_us: f64,
+    #[serde(flatten)]
+    kernel: KernelReport,
 }
 
 #[derive(Serialize)]
@@ -45,6 +58,10 @@ struct Outcome {
     arena_bytes: usize,
     weight_bytes: usize,
     macs: u64,
+    /// The level of the processor that kernels were chosen for.
+    cpu: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<NodeTime>>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -53,7 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let target = targets::find("host")?;
     let start = Instant::now();
-    let model = args.model.load(target, ChoiceArgs::default())?;
+    let mut model = args.model.load(target, ChoiceArgs::default())?;
+    // As sessions have it.
+    model.io = Io::Separate;
     let mut session = model.session()?;
     let compile = start.elapsed();
     let inputs = random_inputs(&model.integer, 1)?;
@@ -80,6 +99,18 @@ pub fn run(args: &Args) -> Result<()> {
             bar.inc(1);
         }
     }
+    let plan = model.plan()?;
+    let mut least = vec![Duration::MAX; plan.kernels.len()];
+    for _ in 0..if args.per_node { runs } else { 0 } {
+        let mut last = Instant::now();
+        session.run_observed(&inputs, &mut outputs, |done| {
+            let now = Instant::now();
+            if let Some(least) = done.checked_sub(1).and_then(|i| least.get_mut(i)) {
+                *least = (*least).min(now - last);
+            }
+            last = Instant::now();
+        })?;
+    }
     bar.finish_and_clear();
     times.sort();
     let us = |t: Duration| t.as_nanos() as f64 / 1e3;
@@ -93,23 +124,47 @@ pub fn run(args: &Args) -> Result<()> {
         compile_ms: us(compile) / 1e3,
         arena_bytes: session.arena_bytes(),
         weight_bytes: session.weights_bytes(),
-        macs: model.plan()?.macs(),
+        macs: plan.macs(),
+        cpu: mcc::runtime::cpu::level().map_err(mcc::backends::jit::Error::from)?.name(),
+        nodes: args.per_node.then(|| {
+            let kernels = Report::of(&plan, target).kernels;
+            kernels.into_iter().zip(&least).map(|(kernel, t)| NodeTime { min_us: us(*t), kernel }).collect()
+        }),
     };
     if args.json {
         return output::print_json(&outcome);
     }
     let o = &outcome;
+    if let Some(nodes) = &o.nodes {
+        let total: f64 = nodes.iter().map(|n| n.min_us).sum();
+        let rows: Vec<Vec<String>> = nodes.iter().map(|n| node_row(n, total)).collect();
+        output::print(&output::table(&["id", "op(fused)", "out", "us", "%", "GMAC/s", "impl"], &rows))?;
+    }
     output::print(&format!(
-        "median {:.1} us   min {:.1} us   p95 {:.1} us   ({runs} runs, 1 thread)\ncompiled in {:.1} ms   arena {} B   \
+        "median {:.1} us   min {:.1} us   p95 {:.1} us   ({runs} runs, 1 thread, {})\ncompiled in {:.1} ms   arena {} B   \
          weights {} B   {:.2} GMAC/s\n",
         o.median_us,
         o.min_us,
         o.p95_us,
+        o.cpu,
         o.compile_ms,
         output::thousands(o.arena_bytes as u64),
         output::thousands(o.weight_bytes as u64),
         o.macs as f64 / o.median_us / 1e3,
     ))
+}
+
+fn node_row(n: &NodeTime, total: f64) -> Vec<String> {
+    let k = &n.kernel;
+    vec![
+        k.index.to_string(),
+        k.title(),
+        k.output(),
+        format!("{:.2}", n.min_us),
+        format!("{:.1}", 100.0 * n.min_us / total),
+        if k.macs > 0 { format!("{:.1}", k.macs as f64 / n.min_us / 1e3) } else { String::new() },
+        k.implementation.to_string(),
+    ]
 }
 
 macro_rules! elements {

@@ -1,7 +1,7 @@
 //! Plans to machine code in memory, by Cranelift.
 //!
-//! A model is one function over an arena, a block of constants and a table of the caller's buffers: its kernels in order, each
-//! compiled from its loop nest or as calls of the implementation that the plan names.
+//! Each kernel is a function over an arena, a block of constants and a table of the caller's buffers, compiled from its loop
+//! nest or as calls of the implementation that the plan names.
 //!
 //! Invariants: code is free of traps, libcalls and imports; dropping the session frees the code's memory.
 
@@ -15,7 +15,7 @@ use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Value};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
+use cranelift_module::{FuncId, Module, ModuleError, default_libcall_names};
 use mcc_ir::catalogue::NEST;
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan};
@@ -81,17 +81,26 @@ pub unsafe fn compile_unverified(plan: &Plan) -> Result<Session, Error> {
     let layout = Layout::of(plan);
     check(plan, &layout)?;
     let (constants, offsets) = lay_out_constants(plan);
-    let mut code = Code { module: Some(module()?), entry: None, _kernels: vec![] };
+    let mut code = Code { module: Some(module()?), entries: vec![], _kernels: vec![] };
     let module = code.module.as_mut().expect("just made");
-    for kernel in plan.kernels.iter().filter(|k| k.implementation != NEST) {
-        code._kernels.push(call::prepared(plan, kernel)?);
+    let compiler = Compiler { plan, layout: &layout, offsets: &offsets };
+    let mut functions = FunctionBuilderContext::new();
+    let mut defined = Vec::with_capacity(plan.kernels.len());
+    for kernel in &plan.kernels {
+        let prepared = match kernel.implementation {
+            NEST => None,
+            _ => Some(call::prepared(plan, kernel)?),
+        };
+        defined.push(compiler.function(module, &mut functions, kernel, prepared.as_ref())?);
+        code._kernels.extend(prepared);
     }
-    let entry = Compiler { plan, layout: &layout, offsets: &offsets }.function(module, &code._kernels)?;
     module.finalize_definitions()?;
-    let address = module.get_finalized_function(entry);
-    // SAFETY: `address` is the finalised function that `Compiler::function` defined, with the host's calling convention and
-    // three pointer parameters.
-    code.entry = Some(unsafe { std::mem::transmute::<*const u8, Entry>(address) });
+    for function in defined {
+        let address = module.get_finalized_function(function);
+        // SAFETY: `address` is a finalised function that `Compiler::function` defined, with the host's calling convention
+        // and three pointer parameters.
+        code.entries.push(unsafe { std::mem::transmute::<*const u8, Entry>(address) });
+    }
     // SAFETY: the code was compiled from this plan, under its layout and with these constants.
     Ok(unsafe { Session::new(plan, Box::new(code), constants) })
 }
@@ -102,18 +111,21 @@ type Entry = unsafe extern "C" fn(*mut u8, *const u8, *const *mut u8);
 /// Machine code and the module that owns its memory.
 struct Code {
     module: Option<JITModule>,
-    entry: Option<Entry>,
+    /// One a kernel.
+    entries: Vec<Entry>,
     /// Parameters of the runtime's kernels, whose addresses are in the code.
     _kernels: Vec<Prepared>,
 }
 
 // SAFETY: the code is compiled from a verified plan, by its loop nests and the runtime's kernels.
 unsafe impl CompiledCode for Code {
-    unsafe fn run(&mut self, arena: *mut u8, constants: *const u8, external: *const *mut u8) {
-        if let Some(entry) = self.entry {
-            // SAFETY: the caller keeps the contract of `CompiledCode::run`; the code lives as long as `self`.
-            unsafe { entry(arena, constants, external) }
-        }
+    fn kernels(&self) -> usize {
+        self.entries.len()
+    }
+
+    unsafe fn run(&mut self, kernel: usize, arena: *mut u8, constants: *const u8, external: *const *mut u8) {
+        // SAFETY: the caller keeps the contract of `CompiledCode::run`; the code lives as long as `self`.
+        unsafe { self.entries[kernel](arena, constants, external) }
     }
 }
 
@@ -225,7 +237,7 @@ fn lay_out_constants(plan: &Plan) -> (AlignedBytes, Vec<usize>) {
     (block, offsets)
 }
 
-/// The parameters of the model's function.
+/// The parameters of every function.
 #[derive(Clone, Copy)]
 struct Bases {
     arena: Value,
@@ -241,27 +253,30 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// Defines the whole model as one function. `prepared` are the kernels that the runtime implements, in order; they must
-    /// outlive the code.
-    fn function(&self, module: &mut JITModule, prepared: &[Prepared]) -> Result<FuncId, Error> {
+    /// Defines a kernel's function. `prepared` is the runtime's implementation, where it has one; it must outlive the code.
+    fn function(
+        &self,
+        module: &mut JITModule,
+        functions: &mut FunctionBuilderContext,
+        kernel: &Kernel,
+        prepared: Option<&Prepared>,
+    ) -> Result<FuncId, Error> {
         let mut context = module.make_context();
         context.func.signature.call_conv = module.isa().default_call_conv();
         context.func.signature.params = vec![AbiParam::new(I64); 3];
-        let id = module.declare_function("run", Linkage::Local, &context.func.signature)?;
-        let mut functions = FunctionBuilderContext::new();
-        let mut b = FunctionBuilder::new(&mut context.func, &mut functions);
+        let id = module.declare_anonymous_function(&context.func.signature)?;
+        let mut b = FunctionBuilder::new(&mut context.func, functions);
         let block = b.create_block();
         b.append_block_params_for_function_params(block);
         b.switch_to_block(block);
         b.seal_block(block);
         let params = b.block_params(block);
         let bases = Bases { arena: params[0], constants: params[1], external: params[2] };
-        let signature = b.import_signature(call::signature(module));
-        let mut prepared = prepared.iter();
-        for kernel in &self.plan.kernels {
-            match kernel.implementation {
-                NEST => self.nest(&mut b, bases, kernel)?,
-                _ => self.call(&mut b, bases, signature, kernel, prepared.next().expect("one for each such kernel")),
+        match prepared {
+            None => self.nest(&mut b, bases, kernel)?,
+            Some(prepared) => {
+                let signature = b.import_signature(call::signature(module));
+                self.call(&mut b, bases, signature, kernel, prepared);
             }
         }
         b.ins().return_(&[]);

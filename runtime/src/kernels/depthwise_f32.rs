@@ -54,8 +54,7 @@ pub fn prepare<S: Groups>(spec: &KernelSpec<'_>) -> Option<Prepared> {
     let scratch = strips.scratch_len() * 4;
     let rows = call.rows(all, strips.window.out[0]);
     let fused = call.fused.unwrap_or_default();
-    let kernel =
-        Depthwise::<S> { strips, bias: super::padded(bias, S::LANES), fused, rows, form, level: PhantomData };
+    let kernel = Depthwise::<S> { strips, bias: super::padded(bias, S::LANES), fused, rows, form, level: PhantomData };
     Some(Prepared::of_kernel(spec, kernel, &call, scratch, Packing::Permute(vec![1, 2, 3, 0]), cycles))
 }
 
@@ -138,6 +137,26 @@ unsafe fn load<S: Simd, const PART: bool>(from: *const f32, lanes: usize) -> S::
     unsafe { if PART { S::load_part(from, lanes) } else { S::load(from) } }
 }
 
+/// One row of a kernel of 3x3, for MR pixels.
+///
+/// # Safety
+/// As [`GroupFn`]; `x` is the row's first tap of the first pixel.
+#[inline(always)]
+unsafe fn line<S: Simd, const MR: usize, const STRIDE: usize, const PART: bool>(
+    x: *const f32,
+    channels: usize,
+    lanes: usize,
+    kernel: [S::V; 3],
+    sums: &mut [S::V; MR],
+) {
+    for (kx, w) in kernel.into_iter().enumerate() {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's contract: a tap of pixel i.
+            *sum = unsafe { S::mul_add(load::<S, PART>(x.add((i * STRIDE + kx) * channels), lanes), w, *sum) };
+        }
+    }
+}
+
 /// Tiles of MR pixels; 3x3 with a stride of STRIDE along rows, or any taps where that is 0.
 ///
 /// # Safety
@@ -149,9 +168,9 @@ unsafe fn groups<S: Simd, const MR: usize, const STRIDE: usize, const PART: bool
         let (lo, hi) = (S::splat(g.bounds.0), S::splat(g.bounds.1));
         let bias = S::load(g.bias);
         let c = g.channels;
-        let mut kernel = [lo; 9];
+        let mut kernel = [[lo; 3]; 3];
         if STRIDE > 0 {
-            for (t, w) in kernel.iter_mut().enumerate() {
+            for (t, w) in kernel.as_flattened_mut().iter_mut().enumerate() {
                 *w = load::<S, PART>(g.weights.add(t * c), g.lanes);
             }
         }
@@ -161,18 +180,9 @@ unsafe fn groups<S: Simd, const MR: usize, const STRIDE: usize, const PART: bool
             for _ in 0..g.tiles {
                 let mut sums = [bias; MR];
                 if STRIDE > 0 {
-                    for ky in 0..3 {
-                        let line = x.add(g.taps[3 * ky]);
-                        for column in 0..(MR - 1) * STRIDE + 3 {
-                            let v = load::<S, PART>(line.add(column * c), g.lanes);
-                            for (i, sum) in sums.iter_mut().enumerate() {
-                                let kx = column.wrapping_sub(i * STRIDE);
-                                if kx < 3 {
-                                    *sum = S::mul_add(v, kernel[3 * ky + kx], *sum);
-                                }
-                            }
-                        }
-                    }
+                    line::<S, MR, STRIDE, PART>(x.add(g.taps[0]), c, g.lanes, kernel[0], &mut sums);
+                    line::<S, MR, STRIDE, PART>(x.add(g.taps[3]), c, g.lanes, kernel[1], &mut sums);
+                    line::<S, MR, STRIDE, PART>(x.add(g.taps[6]), c, g.lanes, kernel[2], &mut sums);
                 } else {
                     for (t, tap) in g.taps.iter().enumerate() {
                         let w = load::<S, PART>(g.weights.add(t * c), g.lanes);

@@ -1,8 +1,8 @@
 //! Epilogues that kernels apply before they store.
 
+use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::op::{Binary, Step, Unary};
-use mcc_ir::DType;
 
 /// An epilogue of `f32` sums: perhaps a residual of the output's shape added, then a clamp.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,9 +49,9 @@ impl Fused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mcc_ir::TensorType;
     use mcc_ir::op::Op;
     use mcc_ir::types::F32;
-    use mcc_ir::TensorType;
 
     fn fused(post: Vec<Step>, operand: &[usize]) -> Option<Fused> {
         let out = TensorType::new(DType::F32, [2, 3]);

@@ -69,7 +69,14 @@ pub fn prepare(spec: &KernelSpec<'_>) -> Option<Prepared> {
     let macs = (out.elements() * depth) as f64;
     let cycles = macs / 3.0 + epilogue_cycles(spec.op, out.elements());
     let bias = bias_len(spec.op, columns);
-    Some(Prepared::new(spec, MatMul { rows, depth, columns, right, bias, batches, lengths }, outer, 0, Packing::None, cycles))
+    Some(Prepared::new(
+        spec,
+        MatMul { rows, depth, columns, right, bias, batches, lengths },
+        outer,
+        0,
+        Packing::None,
+        cycles,
+    ))
 }
 
 impl WindowKernel for MatMul {

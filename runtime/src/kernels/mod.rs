@@ -80,9 +80,30 @@ type OfferFn = fn(&KernelSpec<'_>, &Target) -> Option<Offer>;
 
 /// One function an entry, as many as there may be entries.
 const OFFERS: [OfferFn; 24] = [
-    offer::<0>, offer::<1>, offer::<2>, offer::<3>, offer::<4>, offer::<5>, offer::<6>, offer::<7>, offer::<8>,
-    offer::<9>, offer::<10>, offer::<11>, offer::<12>, offer::<13>, offer::<14>, offer::<15>, offer::<16>, offer::<17>,
-    offer::<18>, offer::<19>, offer::<20>, offer::<21>, offer::<22>, offer::<23>,
+    offer::<0>,
+    offer::<1>,
+    offer::<2>,
+    offer::<3>,
+    offer::<4>,
+    offer::<5>,
+    offer::<6>,
+    offer::<7>,
+    offer::<8>,
+    offer::<9>,
+    offer::<10>,
+    offer::<11>,
+    offer::<12>,
+    offer::<13>,
+    offer::<14>,
+    offer::<15>,
+    offer::<16>,
+    offer::<17>,
+    offer::<18>,
+    offer::<19>,
+    offer::<20>,
+    offer::<21>,
+    offer::<22>,
+    offer::<23>,
 ];
 
 fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {

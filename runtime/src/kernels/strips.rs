@@ -40,10 +40,7 @@ impl Strips {
     /// of its own where `separate`.
     pub fn new(window: Window, element: usize, convert: bool, separate: bool) -> Strips {
         let [reach_y, reach_x] = [0, 1].map(|a| (window.kernel[a] - 1) * window.dilation[a] + 1);
-        let read = [
-            (window.out[0] - 1) * window.stride[0] + reach_y,
-            (window.out[1] - 1) * window.stride[1] + reach_x,
-        ];
+        let read = [(window.out[0] - 1) * window.stride[0] + reach_y, (window.out[1] - 1) * window.stride[1] + reach_x];
         let inside = |axis: usize| window.pad[axis] == 0 && read[axis] <= window.size[axis];
         let copied = convert || !(inside(0) && inside(1));
         let line = if copied { read[1] } else { window.size[1] } * window.channels;
@@ -156,7 +153,13 @@ impl Strips {
 mod tests {
     use super::*;
 
-    fn window(size: [usize; 2], kernel: [usize; 2], stride: [usize; 2], pad: [usize; 2], dilation: [usize; 2]) -> Window {
+    fn window(
+        size: [usize; 2],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        pad: [usize; 2],
+        dilation: [usize; 2],
+    ) -> Window {
         let out = [0, 1].map(|a| (size[a] + 2 * pad[a] - (kernel[a] - 1) * dilation[a] - 1) / stride[a] + 1);
         Window { batch: 2, size, channels: 3, out, out_channels: 1, kernel, stride, pad, dilation }
     }
@@ -173,28 +176,36 @@ mod tests {
         // SAFETY: x and scratch are as long as the strips say.
         unsafe {
             let scratch = scratch.as_mut_ptr();
-            strips.each(x.as_ptr(), scratch, 0, 2 * w.out[0], |v| v * factor, 0, |strip, before| {
-                assert_eq!(before, seen);
-                for p in 0..strip.pixels {
-                    let (image, pixel) = ((seen + p) / (w.out[0] * w.out[1]), (seen + p) % (w.out[0] * w.out[1]));
-                    let (oy, ox) = (pixel / w.out[1], pixel % w.out[1]);
-                    let at = p / w.out[1] * strip.row_step + p % w.out[1] * strip.column_step;
-                    let got = strips.runs.iter().flat_map(|run| (0..strips.run_len).map(move |k| at + run + k));
-                    let got: Vec<i32> = got.map(|i| *strip.x.add(i)).collect();
-                    let mut want = Vec::new();
-                    for (ky, kx) in (0..w.kernel[0]).flat_map(|ky| (0..w.kernel[1]).map(move |kx| (ky, kx))) {
-                        let y = (oy * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.pad[0]);
-                        let x0 = (ox * w.stride[1] + kx * w.dilation[1]).wrapping_sub(w.pad[1]);
-                        for c in 0..w.channels {
-                            let inside = y < w.size[0] && x0 < w.size[1];
-                            let i = || ((image * w.size[0] + y) * w.size[1] + x0) * w.channels + c;
-                            want.push(if inside { x[i()] * factor } else { 0 });
+            strips.each(
+                x.as_ptr(),
+                scratch,
+                0,
+                2 * w.out[0],
+                |v| v * factor,
+                0,
+                |strip, before| {
+                    assert_eq!(before, seen);
+                    for p in 0..strip.pixels {
+                        let (image, pixel) = ((seen + p) / (w.out[0] * w.out[1]), (seen + p) % (w.out[0] * w.out[1]));
+                        let (oy, ox) = (pixel / w.out[1], pixel % w.out[1]);
+                        let at = p / w.out[1] * strip.row_step + p % w.out[1] * strip.column_step;
+                        let got = strips.runs.iter().flat_map(|run| (0..strips.run_len).map(move |k| at + run + k));
+                        let got: Vec<i32> = got.map(|i| *strip.x.add(i)).collect();
+                        let mut want = Vec::new();
+                        for (ky, kx) in (0..w.kernel[0]).flat_map(|ky| (0..w.kernel[1]).map(move |kx| (ky, kx))) {
+                            let y = (oy * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.pad[0]);
+                            let x0 = (ox * w.stride[1] + kx * w.dilation[1]).wrapping_sub(w.pad[1]);
+                            for c in 0..w.channels {
+                                let inside = y < w.size[0] && x0 < w.size[1];
+                                let i = || ((image * w.size[0] + y) * w.size[1] + x0) * w.channels + c;
+                                want.push(if inside { x[i()] * factor } else { 0 });
+                            }
                         }
+                        assert_eq!(got, want, "{w:?} pixel {pixel}");
                     }
-                    assert_eq!(got, want, "{w:?} pixel {pixel}");
-                }
-                seen += strip.pixels;
-            });
+                    seen += strip.pixels;
+                },
+            );
         }
         assert_eq!(seen, 2 * w.out[0] * w.out[1]);
     }
