@@ -188,14 +188,14 @@ proptest! {
     #[test]
     fn convolutions(s in shapes(), out_channels in 1usize..36) {
         let (op, operands) = convolution(&s, false, out_channels);
-        check(if s.dtype == DType::F32 { "product_f32" } else { "conv2d_i8" }, &op, &operands);
+        check(if s.dtype == DType::F32 { "product_f32" } else { "product_i8" }, &op, &operands);
     }
 
     #[test]
     fn pointwise_convolutions(s in shapes(), out_channels in 1usize..36) {
         let s = Shape { kernel: [1, 1], stride: [1, 1], pad: [0; 4], ..s };
         let (op, operands) = convolution(&s, false, out_channels);
-        check(if s.dtype == DType::F32 { "product_f32" } else { "conv2d_i8" }, &op, &operands);
+        check(if s.dtype == DType::F32 { "product_f32" } else { "product_i8" }, &op, &operands);
     }
 
     #[test]
@@ -229,7 +229,7 @@ proptest! {
         let id = match (float, constant && trans_b && !on_right) {
             (true, true) => "product_f32",
             (true, false) => "matmul_f32",
-            (false, _) => "matmul_i8",
+            (false, _) => "product_i8",
         };
         if float && !constant && matches!(post, Post::Residual) {
             let plan = implement(op_plan(&op, &operands, true), implementation(id)).expect("an offer");
@@ -257,7 +257,7 @@ fn integer_sums_wrap() {
     let b = Tensor::new([3, n], &[-128i8; 48]);
     let bias = Tensor::new([3], &[i32::MAX, i32::MAX - 100, 0]);
     let op = Op::MatMul(MatMul { trans_b: true, bias: true, post: vec![] });
-    check("matmul_i8", &op, &[Operand::Input(a), Operand::Const(b), Operand::Const(bias)]);
+    check("product_i8", &op, &[Operand::Input(a), Operand::Const(b), Operand::Const(bias)]);
 }
 
 /// A plan whose constants or scratch memory are not what its implementation wants is refused.
@@ -276,7 +276,7 @@ fn ill_packed_plans_are_refused() {
         post: vec![Step::Cast(DType::I8)],
     });
     let operands = [Operand::Input(x), Operand::Const(w)];
-    let good = implement(op_plan(&op, &operands, true), implementation("conv2d_i8")).expect("an offer");
+    let good = implement(op_plan(&op, &operands, true), implementation("product_i8")).expect("an offer");
     assert!(jit::compile(&good).is_ok());
     let mut plan = good.clone();
     plan.consts[0].packing = mcc_ir::packing::Packing::None;

@@ -15,6 +15,9 @@ pub enum Packing {
     /// A tensor `[N, K...]` as a matrix of N rows and K columns, in blocks: `[N / rows][K / depth][rows][depth]`, both
     /// rounded up and filled with zeros. Packed shape: `[ceil(N / rows), ceil(K / depth), rows, depth]`.
     Panel { rows: usize, depth: usize },
+    /// As [`Packing::Panel`], with each run of `run` columns rounded up to `depth` by itself:
+    /// `[N / rows][K / run * ceil(run / depth)][rows][depth]`.
+    Runs { run: usize, rows: usize, depth: usize },
     /// An i8 tensor `[N, K...]` as a matrix of N rows and K columns, rounded up to `rows` (an even number) and to 4 and
     /// filled with zeros: two rows a, b share half-words `256 * a + b`, low byte first. Packed shape:
     /// `[ceil(N / rows), ceil(K / 4), 2, rows / 2, 2, 2]`: of each four columns 0 and 2, then 1 and 3; pairs of rows; the
@@ -43,6 +46,10 @@ impl Packing {
             Packing::Panel { rows, depth } => {
                 let (n, k) = matrix(ty);
                 TensorType::new(ty.dtype, [n.div_ceil(*rows), k.div_ceil(*depth), *rows, *depth])
+            }
+            Packing::Runs { run, rows, depth } => {
+                let (n, k) = matrix(ty);
+                TensorType::new(ty.dtype, [n.div_ceil(*rows), k / run * run.div_ceil(*depth), *rows, *depth])
             }
             Packing::Pairs { rows } => {
                 let (n, k) = matrix(ty);
@@ -87,20 +94,8 @@ impl Packing {
                 }
                 gather(tensor, ty, &from)
             }
-            Packing::Panel { rows, depth } => {
-                let (n, k) = matrix(tensor.ty());
-                let mut from = Vec::with_capacity(ty.elements());
-                for nb in (0..n).step_by(*rows) {
-                    for kb in (0..k).step_by(*depth) {
-                        for r in nb..nb + rows {
-                            for c in kb..kb + depth {
-                                from.push((r < n && c < k).then_some(r * k + c));
-                            }
-                        }
-                    }
-                }
-                gather(tensor, ty, &from)
-            }
+            Packing::Panel { rows, depth } => panel(tensor, ty, matrix(tensor.ty()).1, *rows, *depth),
+            Packing::Runs { run, rows, depth } => panel(tensor, ty, *run, *rows, *depth),
             Packing::Pairs { rows } => {
                 let (n, k) = matrix(tensor.ty());
                 let at = |r: usize, c: usize| if r < n && c < k { tensor.bytes()[r * k + c] as i8 } else { 0 };
@@ -148,6 +143,24 @@ impl Packing {
             Packing::Winograd(form) => winograd(tensor, ty, *form),
         }
     }
+}
+
+/// Runs of `run` columns in blocks of `rows` rows and `depth` columns.
+fn panel(tensor: &Tensor, ty: TensorType, run: usize, rows: usize, depth: usize) -> Tensor {
+    let (n, k) = matrix(tensor.ty());
+    let mut from = Vec::with_capacity(ty.elements());
+    for nb in (0..n).step_by(rows) {
+        for start in (0..k).step_by(run.max(1)) {
+            for kb in (0..run).step_by(depth) {
+                for r in nb..nb + rows {
+                    for c in kb..kb + depth {
+                        from.push((r < n && c < run).then_some(r * k + start + c));
+                    }
+                }
+            }
+        }
+    }
+    gather(tensor, ty, &from)
 }
 
 fn winograd(tensor: &Tensor, ty: TensorType, form: Winograd) -> Tensor {
@@ -240,6 +253,18 @@ mod tests {
         let p = Packing::Panel { rows: 2, depth: 2 }.apply(&t);
         assert_eq!(p.shape(), [2, 2, 2, 2]);
         assert_eq!(p.to_i64(), [1, 2, 4, 5, 3, 0, 6, 0, 7, 8, 0, 0, 9, 0, 0, 0]);
+    }
+
+    #[test]
+    fn runs_are_rounded_up_each() {
+        let t = Tensor::new([3, 2, 3], &[1i8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+        let p = Packing::Runs { run: 3, rows: 2, depth: 2 }.apply(&t);
+        assert_eq!(p.shape(), [2, 4, 2, 2]);
+        let first = [1, 2, 7, 8, 3, 0, 9, 0, 4, 5, 10, 11, 6, 0, 12, 0];
+        let second = [13, 14, 0, 0, 15, 0, 0, 0, 16, 17, 0, 0, 18, 0, 0, 0];
+        assert_eq!(p.to_i64(), [first, second].concat());
+        let one = Packing::Runs { run: 6, rows: 2, depth: 4 };
+        assert_eq!(one.apply(&t), Packing::Panel { rows: 2, depth: 4 }.apply(&t));
     }
 
     #[test]

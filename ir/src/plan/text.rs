@@ -30,6 +30,9 @@ impl Display for Plan {
                 Packing::None => writeln!(f)?,
                 Packing::Permute(perm) => writeln!(f, " permute{perm:?} {packed}")?,
                 Packing::Panel { rows, depth } => writeln!(f, " panel(rows = {rows}, depth = {depth}) {packed}")?,
+                Packing::Runs { run, rows, depth } => {
+                    writeln!(f, " runs(run = {run}, rows = {rows}, depth = {depth}) {packed}")?
+                }
                 Packing::Pairs { rows } => writeln!(f, " pairs(rows = {rows}) {packed}")?,
                 Packing::Slices { channels, taps, group } => {
                     writeln!(f, " slices(channels = {channels}, taps = {taps}, group = {group}) {packed}")?

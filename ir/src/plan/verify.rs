@@ -176,6 +176,10 @@ impl<'a> Verifier<'a> {
                     sorted.into_iter().eq(0..ty.rank())
                 }
                 Packing::Panel { rows, depth } => *rows > 0 && *depth > 0,
+                Packing::Runs { run, rows, depth } => {
+                    let columns = ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1);
+                    *run > 0 && *rows > 0 && *depth > 0 && columns.is_multiple_of(*run)
+                }
                 Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
                 Packing::Slices { channels, taps, group } => *channels > 0 && *taps > 0 && *group > 0,
                 Packing::Winograd(_) => ty.dtype == DType::I8 && ty.rank() == 4 && ty.shape[1..3] == [3, 3],

@@ -1,63 +1,210 @@
 //! Epilogues that kernels apply before they store.
 
+use super::bytes::ByteEpilogue;
+use super::floats::FloatEpilogue;
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
-use mcc_ir::op::{Binary, Step, Unary};
+use mcc_ir::op::{Binary, Rounding, Step, Unary};
+use mcc_ir::types::QuantParams;
 
-/// An epilogue of `f32` sums: perhaps a residual of the output's shape added, then a clamp.
+/// An epilogue that kernels apply.
+pub trait Finish: Send + Sync + 'static {
+    type Epilogue;
+
+    /// Which operand of the operator's epilogue is a residual.
+    fn residual(&self) -> Option<usize>;
+
+    /// For an output and the extra argument.
+    fn at(&self, out: *mut u8, extra: *const u8) -> Self::Epilogue;
+}
+
+/// Bounds that clamp nothing.
+const ALL: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+
+/// One clamp is what the kernels have: the bounds of a step, where there were none and they are in order.
+fn clamp(bounds: &mut (f32, f32), step: &Step) -> Option<()> {
+    let (lo, hi) = match step {
+        Step::Unary(Unary::Relu) => (0.0, f32::INFINITY),
+        Step::Unary(Unary::Clip(lo, hi)) => (lo.0, hi.0),
+        _ => return None,
+    };
+    (*bounds == ALL && lo <= hi).then(|| *bounds = (lo, hi))
+}
+
+/// Whether operand `i` of the epilogue is a tensor of the output's shape.
+fn is_whole(spec: &KernelSpec<'_>, i: usize) -> bool {
+    let ty = spec.op.own_inputs().and_then(|own| spec.arg_types.get(own + i));
+    ty.is_some_and(|ty| ty.shape == spec.out_type.shape)
+}
+
+fn dtype(spec: &KernelSpec<'_>, i: usize) -> Option<DType> {
+    Some(spec.arg_types.get(spec.op.own_inputs()? + i)?.dtype)
+}
+
+/// An epilogue of `f32` sums: perhaps a residual added, then a clamp.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fused {
+pub struct FusedFloat {
     pub residual: bool,
     pub bounds: (f32, f32),
 }
 
-impl Default for Fused {
-    fn default() -> Fused {
-        Fused { residual: false, bounds: (f32::NEG_INFINITY, f32::INFINITY) }
+impl Default for FusedFloat {
+    fn default() -> FusedFloat {
+        FusedFloat { residual: false, bounds: ALL }
     }
 }
 
-impl Fused {
+impl FusedFloat {
     /// The operator's epilogue, where it is of this form.
-    pub fn of(post: &[Step], spec: &KernelSpec<'_>) -> Option<Fused> {
-        let mut fused = Fused::default();
-        let residual = spec.op.own_inputs().and_then(|own| spec.arg_types.get(own));
-        for (i, step) in post.iter().enumerate() {
+    pub fn of(spec: &KernelSpec<'_>) -> Option<FusedFloat> {
+        let mut fused = FusedFloat::default();
+        for (i, step) in spec.op.post()?.iter().enumerate() {
             match step {
                 Step::Binary { op: Binary::Add, dequant: None, .. } if i == 0 => {
-                    let ty = residual?;
-                    if ty.dtype != DType::F32 || ty != spec.out_type {
-                        return None;
-                    }
-                    fused.residual = true;
+                    fused.residual = is_whole(spec, 0) && dtype(spec, 0) == Some(DType::F32);
+                    fused.residual.then_some(())?;
                 }
-                Step::Unary(Unary::Relu) => fused.clamp(0.0, f32::INFINITY)?,
-                Step::Unary(Unary::Clip(lo, hi)) => fused.clamp(lo.0, hi.0)?,
-                _ => return None,
+                _ => clamp(&mut fused.bounds, step)?,
             }
         }
         Some(fused)
     }
+}
 
-    /// One clamp is what the kernels have; `max(lo, min(hi, v))` of proper bounds.
-    fn clamp(&mut self, lo: f32, hi: f32) -> Option<()> {
-        let none = self.bounds == Fused::default().bounds;
-        (none && lo <= hi).then(|| self.bounds = (lo, hi))
+impl Finish for FusedFloat {
+    type Epilogue = FloatEpilogue;
+
+    fn residual(&self) -> Option<usize> {
+        self.residual.then_some(0)
+    }
+
+    fn at(&self, out: *mut u8, extra: *const u8) -> FloatEpilogue {
+        FloatEpilogue::new(self, out, extra)
+    }
+}
+
+/// Clamps a real number in units of the output, rounds it half to even and adds the zero point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Requantise {
+    pub zero: i32,
+    pub lo: f32,
+    pub hi: f32,
+}
+
+impl Requantise {
+    fn new(zero: i32, lo: i32, hi: i32) -> Requantise {
+        Requantise { zero, lo: (lo - zero) as f32, hi: (hi - zero) as f32 }
+    }
+}
+
+/// A residual added to a quantised value: both become real, are added, clamped, divided by the output's scale and
+/// quantised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ByteAdd {
+    pub zero: i32,
+    pub scale: f32,
+    /// Of the residual, whose bytes are signed or not.
+    pub other_zero: i32,
+    pub other_scale: f32,
+    pub signed: bool,
+    pub bounds: (f32, f32),
+    pub divisor: f32,
+    pub to: Requantise,
+}
+
+/// An epilogue of `i32` sums that gives bytes: the product with a scale a channel, rounded half to even, and perhaps a
+/// residual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FusedBytes {
+    pub to: Requantise,
+    pub add: Option<ByteAdd>,
+}
+
+impl FusedBytes {
+    /// The operator's epilogue, where it is of this form, and its scales, one a channel.
+    pub fn of(spec: &KernelSpec<'_>) -> Option<(FusedBytes, Vec<f32>)> {
+        let (first, rest) = spec.op.post()?.split_first()?;
+        let Step::Requant { rounding: Rounding::F32HalfEven, zero, lo, hi, dtype: to } = first else { return None };
+        if !matches!(to, DType::I8 | DType::U8) {
+            return None;
+        }
+        let add = if rest.is_empty() { None } else { Some(ByteAdd::of(rest, spec)?) };
+        let channels = *spec.out_type.shape.last()?;
+        let scales = spec.consts[spec.op.own_inputs()?]?;
+        let scales = match (scales.ty().elements(), scales.shape().last()) {
+            (1, _) => vec![scales.to_f32()[0]; channels],
+            (n, Some(&last)) if n == channels && last == channels => scales.to_f32(),
+            _ => return None,
+        };
+        Some((FusedBytes { to: Requantise::new(*zero, *lo, *hi), add }, scales))
+    }
+}
+
+impl ByteAdd {
+    /// `rest` follows the requantisation.
+    fn of(rest: &[Step], spec: &KernelSpec<'_>) -> Option<ByteAdd> {
+        let [Step::Dequant(q), Step::Binary { op: Binary::Add, dequant: Some(other), .. }, rest @ ..] = rest else {
+            return None;
+        };
+        let (Step::Quant { q: QuantParams { scale, zero_point }, lo, hi, dtype: to }, activation) =
+            rest.split_last()?
+        else {
+            return None;
+        };
+        let signed = match dtype(spec, 1)? {
+            DType::I8 => true,
+            DType::U8 => false,
+            _ => return None,
+        };
+        let mut bounds = ALL;
+        for step in activation {
+            clamp(&mut bounds, step)?;
+        }
+        (is_whole(spec, 1) && matches!(to, DType::I8 | DType::U8)).then(|| ByteAdd {
+            zero: q.zero_point,
+            scale: q.scale.0,
+            other_zero: other.zero_point,
+            other_scale: other.scale.0,
+            signed,
+            bounds,
+            divisor: scale.0,
+            to: Requantise::new(*zero_point, *lo, *hi),
+        })
+    }
+}
+
+/// How sums of bytes are stored: requantised, or as they are.
+#[derive(Clone, Debug, Default)]
+pub struct ByteFinish {
+    pub fused: Option<FusedBytes>,
+    /// One a channel, up to whole vectors; none where sums are stored.
+    pub scales: Vec<f32>,
+}
+
+impl Finish for ByteFinish {
+    type Epilogue = ByteEpilogue;
+
+    fn residual(&self) -> Option<usize> {
+        self.fused.and_then(|f| f.add).map(|_| 1)
+    }
+
+    fn at(&self, out: *mut u8, extra: *const u8) -> ByteEpilogue {
+        ByteEpilogue { out, residual: extra, scales: self.scales.as_ptr(), fused: self.fused }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mcc_ir::TensorType;
     use mcc_ir::op::Op;
     use mcc_ir::types::F32;
+    use mcc_ir::{Tensor, TensorType};
 
-    fn fused(post: Vec<Step>, operand: &[usize]) -> Option<Fused> {
+    fn fused(post: Vec<Step>, operand: &[usize]) -> Option<FusedFloat> {
         let out = TensorType::new(DType::F32, [2, 3]);
-        let op = Op::Map(post.clone());
+        let op = Op::Map(post);
         let args = [out.clone(), TensorType::new(DType::F32, operand)];
-        Fused::of(&post, &KernelSpec { op: &op, arg_types: &args, consts: &[None, None], out_type: &out })
+        FusedFloat::of(&KernelSpec { op: &op, arg_types: &args, consts: &[None, None], out_type: &out })
     }
 
     #[test]
@@ -65,15 +212,44 @@ mod tests {
         let add = || Step::Binary { op: Binary::Add, swapped: true, dequant: None };
         let relu = || Step::Unary(Unary::Relu);
         let clip = || Step::Unary(Unary::Clip(F32(0.0), F32(6.0)));
-        let (none, up) = (f32::NEG_INFINITY, f32::INFINITY);
-        let some = |residual, bounds| Some(Fused { residual, bounds });
-        assert_eq!(fused(vec![], &[]), some(false, (none, up)));
+        let some = |residual, bounds| Some(FusedFloat { residual, bounds });
+        assert_eq!(fused(vec![], &[]), some(false, ALL));
         assert_eq!(fused(vec![add(), clip()], &[2, 3]), some(true, (0.0, 6.0)));
-        assert_eq!(fused(vec![relu()], &[]), some(false, (0.0, up)));
+        assert_eq!(fused(vec![relu()], &[]), some(false, (0.0, f32::INFINITY)));
         assert_eq!(fused(vec![add()], &[3]), None);
         assert_eq!(fused(vec![relu(), add()], &[2, 3]), None);
         assert_eq!(fused(vec![relu(), clip()], &[]), None);
         assert_eq!(fused(vec![Step::Unary(Unary::Clip(F32(1.0), F32(0.0)))], &[]), None);
         assert_eq!(fused(vec![Step::Unary(Unary::Tanh)], &[]), None);
+    }
+
+    #[test]
+    fn bytes_by_a_scale_a_channel_or_one_for_all() {
+        let out = TensorType::new(DType::I8, [2, 3]);
+        let of = |post: Vec<Step>, scales: Tensor, residual: DType| {
+            let args = [TensorType::new(DType::I32, [2, 3]), scales.ty().clone(), TensorType::new(residual, [2, 3])];
+            let consts = [None, Some(&scales), None];
+            let op = Op::Map(post);
+            FusedBytes::of(&KernelSpec { op: &op, arg_types: &args, consts: &consts, out_type: &out })
+        };
+        let requant = |dtype| Step::Requant { rounding: Rounding::F32HalfEven, zero: -3, lo: -100, hi: 100, dtype };
+        let q = |scale, zero_point| QuantParams { scale: F32(scale), zero_point };
+        let add = Step::Binary { op: Binary::Add, swapped: false, dequant: Some(q(0.25, 7)) };
+        let quant = Step::Quant { q: q(2.0, 1), lo: 0, hi: 9, dtype: DType::I8 };
+        let scales = Tensor::new([3], &[1f32, 2.0, 3.0]);
+        let to = Requantise { zero: -3, lo: -97.0, hi: 103.0 };
+        let plain = of(vec![requant(DType::I8)], scales.clone(), DType::I8);
+        assert_eq!(plain, Some((FusedBytes { to, add: None }, vec![1.0, 2.0, 3.0])));
+        let one = of(vec![requant(DType::I8)], Tensor::scalar(4.0), DType::I8);
+        assert_eq!(one.unwrap().1, [4.0; 3]);
+        assert_eq!(of(vec![requant(DType::I16)], scales.clone(), DType::I8), None);
+        assert_eq!(of(vec![requant(DType::I8)], Tensor::new([2, 1], &[1f32, 2.0]), DType::I8), None);
+        let steps = vec![requant(DType::I8), Step::Dequant(q(0.5, 2)), add, Step::Unary(Unary::Relu), quant];
+        let found = of(steps.clone(), scales.clone(), DType::U8).unwrap().0.add.unwrap();
+        assert_eq!((found.zero, found.scale, found.other_zero, found.other_scale), (2, 0.5, 7, 0.25));
+        assert_eq!((found.signed, found.bounds, found.divisor), (false, (0.0, f32::INFINITY), 2.0));
+        assert_eq!(found.to, Requantise { zero: 1, lo: -1.0, hi: 8.0 });
+        assert_eq!(of(steps[..3].to_vec(), scales.clone(), DType::U8), None);
+        assert_eq!(of(steps, scales, DType::I32), None);
     }
 }

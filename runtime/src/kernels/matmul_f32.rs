@@ -1,7 +1,7 @@
 //! `f32` matrix products whose right side is not constant: row-major, or stored transposed.
 
 use super::micro::{accumulate, dot};
-use super::{Prepared, WindowKernel, bias_len, epilogue_cycles};
+use super::{Prepared, Purpose, WindowKernel, bias_len, epilogue_cycles};
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::op::Op;
@@ -32,7 +32,7 @@ struct MatMul {
     lengths: (usize, usize),
 }
 
-pub fn prepare(spec: &KernelSpec<'_>) -> Option<Prepared> {
+pub fn prepare(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared> {
     let Op::MatMul(o) = spec.op else { return None };
     let (a, b, out) = (&spec.arg_types[0], &spec.arg_types[1], spec.out_type);
     if a.dtype != DType::F32 || out.elements() == 0 {

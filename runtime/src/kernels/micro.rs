@@ -3,11 +3,6 @@
 //! Each has a form for the machine's baseline and one compiled for AVX2 and FMA. The latter are functions of their own:
 //! inlined into the loops around, their sums would not stay in registers.
 
-/// Depth of one step of [`pair_sums`].
-pub const DEPTH: usize = 16;
-/// Output channels of one block of [`pair_sums`].
-pub const CHANNELS: usize = 4;
-
 /// `sum + x * w`: fused where the machine has it, else in two roundings (the library's software FMA would be slow).
 #[inline(always)]
 pub fn multiply_add<const FUSED: bool>(sum: f32, x: f32, w: f32) -> f32 {
@@ -105,84 +100,6 @@ fn dot_here<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Copies 8-bit integers as 16-bit ones.
-#[inline(always)]
-pub fn widen<X: Copy + Into<i16>, const WIDE: bool>(from: &[X], to: &mut [i16]) {
-    #[cfg(target_arch = "x86_64")]
-    if WIDE {
-        // SAFETY: WIDE code runs only where AVX2 is.
-        return unsafe { widen_wide(from, to) };
-    }
-    widen_here(from, to);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline(never)]
-fn widen_wide<X: Copy + Into<i16>>(from: &[X], to: &mut [i16]) {
-    widen_here(from, to);
-}
-
-#[inline(always)]
-fn widen_here<X: Copy + Into<i16>>(from: &[X], to: &mut [i16]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = (*from).into();
-    }
-}
-
-/// The products of 16-bit `patches` with a block of 8-bit weights `[K / 16][4][16]`: one sum a patch and channel.
-#[inline(always)]
-pub fn pair_sums<const N: usize, const WIDE: bool>(patches: [&[i16]; N], w: &[i8]) -> [[i32; CHANNELS]; N] {
-    #[cfg(target_arch = "x86_64")]
-    if WIDE {
-        // SAFETY: WIDE code runs only where AVX2 is.
-        return unsafe { pair_sums_wide(patches, w) };
-    }
-    let mut sums = [[0i32; CHANNELS]; N];
-    for (k, w) in w.chunks_exact(CHANNELS * DEPTH).enumerate() {
-        for (sums, patch) in sums.iter_mut().zip(&patches) {
-            let x = &patch[k * DEPTH..][..DEPTH];
-            for (sum, w) in sums.iter_mut().zip(w.chunks_exact(DEPTH)) {
-                let part: i32 = x.iter().zip(w).map(|(x, w)| *x as i32 * *w as i32).sum();
-                *sum = sum.wrapping_add(part);
-            }
-        }
-    }
-    sums
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline(never)]
-fn pair_sums_wide<const N: usize>(patches: [&[i16]; N], w: &[i8]) -> [[i32; CHANNELS]; N] {
-    use std::arch::x86_64::*;
-    let (blocks, _) = w.as_chunks::<{ CHANNELS * DEPTH }>();
-    let patches = patches.map(|p| &p.as_chunks::<DEPTH>().0[..blocks.len()]);
-    let mut sums = [[_mm256_setzero_si256(); CHANNELS]; N];
-    for (k, block) in blocks.iter().enumerate() {
-        let w: [__m256i; CHANNELS] = std::array::from_fn(|c| {
-            // SAFETY: the sixteen weights of channel c lie inside the block.
-            _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(block.as_ptr().add(c * DEPTH).cast()) })
-        });
-        for (sums, patch) in sums.iter_mut().zip(&patches) {
-            // SAFETY: the load is of exactly this array, without alignment.
-            let x = unsafe { _mm256_loadu_si256((&raw const patch[k]).cast()) };
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, w));
-            }
-        }
-    }
-    let mut totals = [[0i32; CHANNELS]; N];
-    for (total, s) in totals.iter_mut().zip(&sums) {
-        // Lane c of the low and of the high half: half of channel c's sum each.
-        let all = _mm256_hadd_epi32(_mm256_hadd_epi32(s[0], s[1]), _mm256_hadd_epi32(s[2], s[3]));
-        let sum = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
-        // SAFETY: the store is of exactly this array, without alignment.
-        unsafe { _mm_storeu_si128(total.as_mut_ptr().cast(), sum) };
-    }
-    totals
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,19 +122,6 @@ mod tests {
             }
             let want: f32 = lines[1].iter().zip(&w).map(|(a, b)| a * b).sum();
             assert_eq!(dot::<WIDE>(lines[1], &w[..len]), want);
-        }
-        for steps in [0, 1, 3] {
-            let x: Vec<i16> = (0..2 * steps * DEPTH).map(|i| (i * 89 % 384) as i16 - 128).collect();
-            let w: Vec<i8> = (0..steps * CHANNELS * DEPTH).map(|i| ((i * 37 % 256) as i16 - 128) as i8).collect();
-            let patches: [&[i16]; 2] = std::array::from_fn(|p| &x[p * steps * DEPTH..][..steps * DEPTH]);
-            let sums = pair_sums::<2, WIDE>(patches, &w);
-            for (p, sums) in sums.iter().enumerate() {
-                for (c, sum) in sums.iter().enumerate() {
-                    let at = |i: usize| w[i / DEPTH * CHANNELS * DEPTH + c * DEPTH + i % DEPTH];
-                    let want: i32 = patches[p].iter().enumerate().map(|(i, x)| *x as i32 * at(i) as i32).sum();
-                    assert_eq!(*sum, want, "patch {p}, channel {c}");
-                }
-            }
         }
     }
 

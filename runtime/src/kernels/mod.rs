@@ -1,27 +1,30 @@
 //! Implementations of heavy kernels: convolutions and matrix products.
 //!
-//! A kernel here computes accumulators, and compiled code finishes them by the operator's epilogue. The output is cut
-//! along its leading dimensions into equal windows (an image row, a matrix); each call computes one window, into scratch
-//! memory, or into the output itself where the epilogue reads nothing that the output may have been placed upon.
+//! Each implementation is there for one [level](crate::cpu::Level) of the processor and named after it, so that a plan says
+//! what it runs. Its body is written once, over a type that stands for the level's vectors ([`simd`], [`bytes`]), and
+//! compiled with the level's features.
 //!
-//! Code is plain Rust over fixed-size chunks, which the compiler turns into vector code, once for the machine's baseline
-//! and once for AVX2 with FMA; [`Prepared`] picks by the running machine. [`micro`] holds the innermost loops. `f32` sums may be reordered and fused
-//! (bounded by 1e-5 of the output's largest magnitude); integer sums are exact.
+//! Usual epilogues ([`fused`]) are applied by the kernel, in one call. Any other leaves accumulators, which compiled code
+//! finishes: the output is then cut along its leading dimensions into equal windows (an image row, a matrix), and each
+//! call computes one, into scratch memory, or into the output itself where the epilogue reads nothing that the output may
+//! have been placed upon.
+//!
+//! `f32` sums may be reordered and fused (bounded by 1e-5 of the output's largest magnitude); integer results are exact.
 
+mod bytes;
 mod depthwise;
-mod depthwise_f32;
+mod floats;
 mod fused;
-mod integer;
 mod matmul_f32;
 mod micro;
-mod product_f32;
+mod product;
 mod simd;
 mod strips;
 mod tile;
 mod window;
 
 use crate::cpu::{self, Level};
-use fused::Fused;
+use fused::Finish;
 use mcc_ir::catalogue::{Implementation, KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
 use mcc_ir::op::{Op, Step};
@@ -31,14 +34,22 @@ use mcc_ir::{DType, Target};
 use std::any::Any;
 use window::Window;
 
+/// What a kernel is prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To state what it takes; what only runs need may be left out.
+    Offer,
+    Run,
+}
+
 /// An entry of the catalogue: what prepares its kernels, and the level they need.
 struct Entry {
     id: &'static str,
     level: Level,
-    prepare: fn(&KernelSpec<'_>) -> Option<Prepared>,
+    prepare: fn(&KernelSpec<'_>, Purpose) -> Option<Prepared>,
 }
 
-const fn entry(id: &'static str, level: Level, prepare: fn(&KernelSpec<'_>) -> Option<Prepared>) -> Entry {
+const fn entry(id: &'static str, level: Level, prepare: fn(&KernelSpec<'_>, Purpose) -> Option<Prepared>) -> Entry {
     Entry { id, level, prepare }
 }
 
@@ -49,20 +60,27 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    "product_f32", Scalar, product_f32::prepare::<simd::Portable>;
+    "product_f32", Scalar, product::prepare_f32::<simd::Portable>;
     #[cfg(target_arch = "x86_64")]
-    "product_f32_avx2", Avx2, product_f32::prepare::<simd::Avx2>;
+    "product_f32_avx2", Avx2, product::prepare_f32::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
-    "product_f32_avx512", Avx512, product_f32::prepare::<simd::Avx512>;
-    "depthwise_f32", Scalar, depthwise_f32::prepare::<simd::Portable>;
+    "product_f32_avx512", Avx512, product::prepare_f32::<simd::Avx512>;
+    "product_i8", Scalar, product::prepare_i8::<bytes::Portable>;
     #[cfg(target_arch = "x86_64")]
-    "depthwise_f32_avx2", Avx2, depthwise_f32::prepare::<simd::Avx2>;
+    "product_i8_avx2", Avx2, product::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
-    "depthwise_f32_avx512", Avx512, depthwise_f32::prepare::<simd::Avx512>;
+    "product_i8_avx512vnni", Avx512Vnni, product::prepare_i8::<bytes::Vnni>;
+    "depthwise_f32", Scalar, depthwise::prepare_f32::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "depthwise_f32_avx2", Avx2, depthwise::prepare_f32::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "depthwise_f32_avx512", Avx512, depthwise::prepare_f32::<simd::Avx512>;
+    "depthwise_i8", Scalar, depthwise::prepare_i8::<bytes::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "depthwise_i8_avx2", Avx2, depthwise::prepare_i8::<bytes::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "depthwise_i8_avx512vnni", Avx512Vnni, depthwise::prepare_i8::<bytes::Vnni>;
     "matmul_f32", Scalar, matmul_f32::prepare;
-    "conv2d_i8", Scalar, integer::prepare_conv;
-    "depthwise_i8", Scalar, depthwise::prepare_i8;
-    "matmul_i8", Scalar, integer::prepare_matmul;
 }
 
 /// The implementations that the host has beside loop nests. Those whose level this process does not have offer nothing.
@@ -107,22 +125,23 @@ const OFFERS: [OfferFn; 24] = [
 ];
 
 fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    let prepared = (target.backend == Backend::Jit).then(|| find(ENTRIES.get(ENTRY)?, spec)).flatten()?;
+    let prepared =
+        (target.backend == Backend::Jit).then(|| find(ENTRIES.get(ENTRY)?, spec, Purpose::Offer)).flatten()?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = prepared.weights.clone();
     let (scratch_bytes, cycles) = (prepared.scratch_bytes(), prepared.cycles);
     Some(Offer { packings, scratch_bytes, work: Work::cycles(cycles), code: Code::default(), overlap: None })
 }
 
-fn find(entry: &Entry, spec: &KernelSpec<'_>) -> Option<Prepared> {
+fn find(entry: &Entry, spec: &KernelSpec<'_>, purpose: Purpose) -> Option<Prepared> {
     let level = cpu::level().ok()?;
-    (entry.level <= level && entry.level.is_available()).then(|| (entry.prepare)(spec)).flatten()
+    (entry.level <= level && entry.level.is_available()).then(|| (entry.prepare)(spec, purpose)).flatten()
 }
 
 /// The kernel `spec` under the implementation `id`; `None` where there is none, it does not fit, or this process has not
 /// its level.
 pub fn prepare(id: &str, spec: &KernelSpec<'_>) -> Option<Prepared> {
-    find(ENTRIES.iter().find(|e| e.id == id)?, spec)
+    find(ENTRIES.iter().find(|e| e.id == id)?, spec, Purpose::Run)
 }
 
 /// Computes one window: parameters, index of the window, x, weights, [`Prepared::extra`] (ignored where there is none),
@@ -214,10 +233,10 @@ impl std::fmt::Debug for Prepared {
 
 impl Prepared {
     /// A kernel that finds its way by itself, and the cut of its calls.
-    fn of_kernel<K: Kernel, F: Residual>(
+    fn of_kernel<K: Kernel, F: Finish>(
         spec: &KernelSpec<'_>,
         kernel: K,
-        call: &Call<F>,
+        call: &Call<'_, F>,
         scratch_bytes: usize,
         weights: Packing,
         cycles: f64,
@@ -234,7 +253,7 @@ impl Prepared {
             accumulator,
             in_output: fused || fits_output(spec, accumulator),
             fused,
-            extra: call.fused.as_ref().and_then(F::residual).zip(spec.op.own_inputs()).map(|(i, own)| own + i),
+            extra: call.fused.and_then(Finish::residual).zip(spec.op.own_inputs()).map(|(i, own)| own + i),
             window_bytes: spec.out_type.shape[call.outer..].iter().product::<usize>() * 4,
             private_bytes: scratch_bytes,
             weights,
@@ -267,28 +286,15 @@ unsafe extern "C" fn enter<K: Kernel>(
     unsafe { (*params.cast::<K>()).run(step, x, w, extra, out, scratch) }
 }
 
-/// An epilogue that a kernel applies.
-trait Residual {
-    /// Which operand of the epilogue is a residual.
-    fn residual(&self) -> Option<usize>;
-}
-
-impl Residual for Fused {
-    fn residual(&self) -> Option<usize> {
-        self.residual.then_some(0)
-    }
-}
-
 /// How a kernel is called: once where it applies the epilogue, else for windows whose accumulators stay near.
-struct Call<F> {
-    fused: Option<F>,
+struct Call<'a, F> {
+    fused: Option<&'a F>,
     /// Leading dimensions of the output that windows are cut along.
     outer: usize,
 }
 
-impl<F> Call<F> {
-    fn of(spec: &KernelSpec<'_>, window: &Window, fused: impl FnOnce(&[Step]) -> Option<F>) -> Call<F> {
-        let fused = spec.op.post().and_then(|post| fused(post));
+impl<'a, F> Call<'a, F> {
+    fn of(spec: &KernelSpec<'_>, window: &Window, fused: Option<&'a F>) -> Call<'a, F> {
         let image = window.out[0] * window.out[1] * window.out_channels;
         let outer = match spec.op {
             _ if fused.is_some() => 0,
@@ -299,11 +305,11 @@ impl<F> Call<F> {
         Call { fused, outer }
     }
 
-    /// Rows of the output in a call, of all rows and those of an image.
-    fn rows(&self, all: usize, image: usize) -> usize {
+    /// Rows of the output in a call.
+    fn rows(&self, window: &Window) -> usize {
         match self.outer {
-            0 => all,
-            1 => image,
+            0 => window.batch * window.out[0],
+            1 => window.out[0],
             _ => 1,
         }
     }
@@ -315,6 +321,15 @@ fn bias(spec: &KernelSpec<'_>) -> Option<Vec<f32>> {
     match bias_len(spec.op, channels) {
         0 => Some(vec![0.0; channels]),
         _ => spec.consts[2].map(|t| t.to_f32()),
+    }
+}
+
+/// As [`bias`], of an integer operator.
+fn bias_i32(spec: &KernelSpec<'_>) -> Option<Vec<i32>> {
+    let channels = spec.out_type.shape.last().copied().unwrap_or(1);
+    match bias_len(spec.op, channels) {
+        0 => Some(vec![0; channels]),
+        _ => spec.consts[2]?.to_vec(),
     }
 }
 
@@ -451,7 +466,7 @@ unsafe extern "C" fn wide<K: WindowKernel>(
 /// The code of a kernel for this machine.
 fn function<K: WindowKernel>() -> KernelFn {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    if cpu::level().is_ok_and(|level| level >= Level::Avx2) {
         return wide::<K>;
     }
     baseline::<K>

@@ -9,6 +9,48 @@ use super::window::Window;
 /// Bytes of x that a strip may read: a part of a second-level cache.
 const STRIP_BYTES: usize = 384 << 10;
 
+/// An element of x as kernels read it.
+pub trait Convert<T>: Copy + 'static {
+    /// Whether the element stays what it is.
+    const IDENTITY: bool = false;
+    /// Converts elements, as many as both sides have.
+    fn convert(from: &[Self], to: &mut [T]);
+}
+
+macro_rules! convert {
+    ($($from:ty => $to:ty, $function:expr;)*) => { $(
+        impl Convert<$to> for $from {
+            // A function of its own, so that the compiler sees two slices that do not overlap.
+            #[inline(never)]
+            fn convert(from: &[$from], to: &mut [$to]) {
+                for (to, from) in to.iter_mut().zip(from) {
+                    let function: fn($from) -> $to = $function;
+                    *to = function(*from);
+                }
+            }
+        }
+    )* };
+}
+convert! {
+    // 128 is added.
+    i8 => u8, |v| v as u8 ^ 0x80;
+    i8 => i16, |v| v as i16;
+    u8 => i16, |v| v as i16;
+}
+
+macro_rules! identity {
+    ($($ty:ty)*) => { $(
+        impl Convert<$ty> for $ty {
+            const IDENTITY: bool = true;
+            #[inline(always)]
+            fn convert(from: &[$ty], to: &mut [$ty]) {
+                to.copy_from_slice(from);
+            }
+        }
+    )* };
+}
+identity! { f32 i8 u8 }
+
 /// The cut of an output into strips, and the places of a pixel's taps. Lengths and offsets are in elements.
 #[derive(Clone, Debug)]
 pub struct Strips {
@@ -70,15 +112,14 @@ impl Strips {
     ///
     /// # Safety
     /// `x` must point to the whole input, `scratch` to as many elements as [`Strips::scratch_len`] says, and the rows lie
-    /// inside the output. Where x is copied without `convert`, X and T are one type.
+    /// inside the output. X and T are one type unless `convert` was set.
     #[inline(always)]
-    pub unsafe fn each<X: Copy, T: Copy>(
+    pub unsafe fn each<X: Convert<T>, T: Copy>(
         &self,
         x: *const X,
         scratch: *mut T,
         first: usize,
         rows: usize,
-        convert: impl Fn(X) -> T + Copy,
         pad: T,
         mut work: impl FnMut(Strip<T>, usize),
     ) {
@@ -91,7 +132,7 @@ impl Strips {
             let image = unsafe { x.add(image * w.size[0] * w.size[1] * w.channels) };
             let start = if self.copied {
                 // SAFETY: the caller's contract.
-                unsafe { self.copy(image, scratch, y, count, convert, pad) };
+                unsafe { self.copy(image, scratch, y, count, pad) };
                 scratch.cast_const()
             } else {
                 // SAFETY: without a border the strip's first row is a row of the image.
@@ -113,15 +154,7 @@ impl Strips {
     /// # Safety
     /// As [`Strips::each`], for the start of one image.
     #[inline(always)]
-    unsafe fn copy<X: Copy, T: Copy>(
-        &self,
-        image: *const X,
-        scratch: *mut T,
-        y: usize,
-        rows: usize,
-        convert: impl Fn(X) -> T + Copy,
-        pad: T,
-    ) {
+    unsafe fn copy<X: Convert<T>, T: Copy>(&self, image: *const X, scratch: *mut T, y: usize, rows: usize, pad: T) {
         let w = &self.window;
         let c = w.channels;
         let width = self.line / c.max(1);
@@ -141,9 +174,7 @@ impl Strips {
             let (before, rest) = to.split_at_mut(left * c);
             let (middle, after) = rest.split_at_mut(inner * c);
             before.fill(pad);
-            for (to, from) in middle.iter_mut().zip(from) {
-                *to = convert(*from);
-            }
+            X::convert(from, middle);
             after.fill(pad);
         }
     }
@@ -167,45 +198,36 @@ mod tests {
     /// Every tap of every pixel, through strips, is what the definition says.
     fn check(w: Window, rows: usize, convert: bool, separate: bool) {
         let len = w.batch * w.size[0] * w.size[1] * w.channels;
-        let x: Vec<i32> = (1..=len as i32).collect();
+        let x: Vec<i8> = (0..len).map(|i| (i % 120) as i8 + 1).collect();
         let mut strips = Strips::new(w.clone(), 4, convert, separate);
         strips.rows = rows.min(w.out[0]);
-        let factor = if convert { -1 } else { 1 };
-        let mut scratch = vec![77; strips.scratch_len()];
+        let mut scratch = vec![77i8; strips.scratch_len()];
         let mut seen = 0;
         // SAFETY: x and scratch are as long as the strips say.
         unsafe {
             let scratch = scratch.as_mut_ptr();
-            strips.each(
-                x.as_ptr(),
-                scratch,
-                0,
-                2 * w.out[0],
-                |v| v * factor,
-                0,
-                |strip, before| {
-                    assert_eq!(before, seen);
-                    for p in 0..strip.pixels {
-                        let (image, pixel) = ((seen + p) / (w.out[0] * w.out[1]), (seen + p) % (w.out[0] * w.out[1]));
-                        let (oy, ox) = (pixel / w.out[1], pixel % w.out[1]);
-                        let at = p / w.out[1] * strip.row_step + p % w.out[1] * strip.column_step;
-                        let got = strips.runs.iter().flat_map(|run| (0..strips.run_len).map(move |k| at + run + k));
-                        let got: Vec<i32> = got.map(|i| *strip.x.add(i)).collect();
-                        let mut want = Vec::new();
-                        for (ky, kx) in (0..w.kernel[0]).flat_map(|ky| (0..w.kernel[1]).map(move |kx| (ky, kx))) {
-                            let y = (oy * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.pad[0]);
-                            let x0 = (ox * w.stride[1] + kx * w.dilation[1]).wrapping_sub(w.pad[1]);
-                            for c in 0..w.channels {
-                                let inside = y < w.size[0] && x0 < w.size[1];
-                                let i = || ((image * w.size[0] + y) * w.size[1] + x0) * w.channels + c;
-                                want.push(if inside { x[i()] * factor } else { 0 });
-                            }
+            strips.each::<i8, i8>(x.as_ptr(), scratch, 0, 2 * w.out[0], 0, |strip, before| {
+                assert_eq!(before, seen);
+                for p in 0..strip.pixels {
+                    let (image, pixel) = ((seen + p) / (w.out[0] * w.out[1]), (seen + p) % (w.out[0] * w.out[1]));
+                    let (oy, ox) = (pixel / w.out[1], pixel % w.out[1]);
+                    let at = p / w.out[1] * strip.row_step + p % w.out[1] * strip.column_step;
+                    let got = strips.runs.iter().flat_map(|run| (0..strips.run_len).map(move |k| at + run + k));
+                    let got: Vec<i8> = got.map(|i| *strip.x.add(i)).collect();
+                    let mut want = Vec::new();
+                    for (ky, kx) in (0..w.kernel[0]).flat_map(|ky| (0..w.kernel[1]).map(move |kx| (ky, kx))) {
+                        let y = (oy * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.pad[0]);
+                        let x0 = (ox * w.stride[1] + kx * w.dilation[1]).wrapping_sub(w.pad[1]);
+                        for c in 0..w.channels {
+                            let inside = y < w.size[0] && x0 < w.size[1];
+                            let i = || ((image * w.size[0] + y) * w.size[1] + x0) * w.channels + c;
+                            want.push(if inside { x[i()] } else { 0 });
                         }
-                        assert_eq!(got, want, "{w:?} pixel {pixel}");
                     }
-                    seen += strip.pixels;
-                },
-            );
+                    assert_eq!(got, want, "{w:?} pixel {pixel}");
+                }
+                seen += strip.pixels;
+            });
         }
         assert_eq!(seen, 2 * w.out[0] * w.out[1]);
     }

@@ -1,31 +1,63 @@
-//! Register tiles of `f32` products: MR output pixels times NV vectors of output channels, summed over K in registers.
+//! Register tiles of products: MR output pixels times NV vectors of output channels, summed over K in registers.
 //!
-//! One body serves 1x1 and k x k convolutions and matrix products: a pixel's K values are runs of memory, at the same
-//! offsets for all pixels ([`super::strips`]). Weights stream from a panel `[K][NV * LANES]`. Bias, residual and
-//! activation are applied before the only store.
+//! One body serves 1x1 and k x k convolutions and matrix products, of floats and of bytes ([`Products`]): a pixel's K
+//! values are runs of memory, at the same offsets for all pixels ([`super::strips`]). Weights stream from a panel. The
+//! epilogue is applied before the only store.
 
-use super::simd::Simd;
+use super::bytes::{self, Bytes};
+use super::floats::Floats;
+use super::simd;
+
+/// The arithmetic of a tile: vectors with a sum a lane.
+///
+/// # Safety
+/// All functions need the instructions that the type stands for. Pointers must be good for what each function says.
+pub unsafe trait Products: Copy + Send + Sync + 'static {
+    const LANES: usize;
+    /// How many vectors of sums the registers hold beside operands.
+    const SUMS: usize;
+    /// How many values of K a step takes.
+    const DEPTH: usize;
+    /// Activations, as tiles read them, and weights.
+    type X: Copy + Send + Sync;
+    type W: Copy;
+    type Bias: Copy + Default + Send + Sync;
+    type V: Copy;
+    type Sum: Copy;
+    type Epilogue;
+
+    /// `DEPTH` activations in every lane.
+    unsafe fn x(from: *const Self::X) -> Self::V;
+    /// `DEPTH` weights for each of `LANES` lanes.
+    unsafe fn weights(from: *const Self::W) -> Self::V;
+    /// `LANES` sums to begin with.
+    unsafe fn bias(from: *const Self::Bias) -> Self::Sum;
+    /// `sum + x * w`, over the depth.
+    unsafe fn add(sum: Self::Sum, x: Self::V, w: Self::V) -> Self::Sum;
+    /// Stores the first `lanes` sums as elements `at...` of the output, which are channels `channel...`.
+    unsafe fn finish(e: &Self::Epilogue, at: usize, channel: usize, lanes: usize, sum: Self::Sum);
+}
 
 /// The work of one call: tiles of neighbouring pixels with one panel of weights.
-pub struct Panel<'a> {
+pub struct Panel<'a, P: Products> {
     pub runs: &'a [usize],
-    pub run_len: usize,
-    /// Row k starts at `k * width`.
-    pub weights: *const f32,
+    /// Steps of `DEPTH` in a run.
+    pub steps: usize,
+    pub weights: *const P::W,
+    /// Channels of a panel: whole vectors.
     pub width: usize,
-    /// A value a channel, as many as the vectors have lanes.
-    pub bias: *const f32,
-    /// The panel's first channel of the first pixel.
-    pub out: *mut f32,
+    /// A value a channel of the panel.
+    pub bias: *const P::Bias,
+    pub epilogue: P::Epilogue,
+    /// The panel's first channel, and its element of the first pixel in the output.
+    pub channel: usize,
+    pub at: usize,
     /// From a pixel of the output to the next.
     pub out_step: usize,
-    /// As `out`, to be added; or null.
-    pub residual: *const f32,
-    pub bounds: (f32, f32),
     /// Channels of the last vector.
     pub last: usize,
     /// The first run of the strip's first pixel.
-    pub x: *const f32,
+    pub x: *const P::X,
     /// Output columns, and the steps in x from a column to the next and from a row to the next.
     pub columns: usize,
     pub column_step: usize,
@@ -39,20 +71,19 @@ pub struct Panel<'a> {
 ///
 /// # Safety
 /// The machine must have the function's level; all pointers of the panel must be good for what its numbers say.
-pub type TileFn = unsafe fn(&Panel<'_>);
+pub type TileFn<P> = unsafe fn(&Panel<'_, P>);
 
 /// # Safety
 /// As [`TileFn`].
 #[inline(always)]
-unsafe fn tiles<S: Simd, const MR: usize, const NV: usize>(p: &Panel<'_>) {
+unsafe fn tiles<P: Products, const MR: usize, const NV: usize>(p: &Panel<'_, P>) {
     // SAFETY: the caller's contract covers every access: MR * tiles pixels, their runs, NV vectors of weights, bias and
     // output, of which the last one has `last` lanes.
     unsafe {
-        let (lo, hi) = (S::splat(p.bounds.0), S::splat(p.bounds.1));
         let mut column = p.first % p.columns;
         let mut row = p.x.add(p.first / p.columns * p.row_step);
         let mut at = row.add(column * p.column_step);
-        let mut done = p.first * p.out_step;
+        let mut done = p.at + p.first * p.out_step;
         for _ in 0..p.tiles {
             let mut pixels = [at; MR];
             for pixel in &mut pixels {
@@ -65,9 +96,9 @@ unsafe fn tiles<S: Simd, const MR: usize, const NV: usize>(p: &Panel<'_>) {
                     at = row;
                 }
             }
-            let mut sums = [[lo; NV]; MR];
-            for j in 0..NV {
-                let bias = S::load(p.bias.add(j * S::LANES));
+            let mut sums = [[P::bias(p.bias); NV]; MR];
+            for j in 1..NV {
+                let bias = P::bias(p.bias.add(j * P::LANES));
                 for sums in &mut sums {
                     sums[j] = bias;
                 }
@@ -78,40 +109,29 @@ unsafe fn tiles<S: Simd, const MR: usize, const NV: usize>(p: &Panel<'_>) {
                 for line in &mut lines {
                     *line = line.add(run);
                 }
-                for k in 0..p.run_len {
-                    let mut weights = [lo; NV];
-                    for (j, v) in weights.iter_mut().enumerate() {
-                        *v = S::load(w.add(j * S::LANES));
+                for k in 0..p.steps {
+                    let mut weights = [P::weights(w); NV];
+                    for (j, v) in weights.iter_mut().enumerate().skip(1) {
+                        *v = P::weights(w.add(j * P::LANES * P::DEPTH));
                     }
-                    for i in 0..MR {
-                        let x = S::splat(*lines[i].add(k));
-                        for j in 0..NV {
-                            sums[i][j] = S::mul_add(x, weights[j], sums[i][j]);
+                    for (sums, line) in sums.iter_mut().zip(&lines) {
+                        let x = P::x(line.add(k * P::DEPTH));
+                        for (sum, w) in sums.iter_mut().zip(&weights) {
+                            *sum = P::add(*sum, x, *w);
                         }
                     }
-                    w = w.add(p.width);
+                    w = w.add(p.width * P::DEPTH);
                 }
             }
-            if !p.residual.is_null() {
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let from = p.residual.add(done + i * p.out_step);
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        let from = from.add(j * S::LANES);
-                        let part = j + 1 == NV && p.last < S::LANES;
-                        *sum = S::add(*sum, if part { S::load_part(from, p.last) } else { S::load(from) });
-                    }
-                }
+            // In memory from here on: the loop over them is too long to be unrolled, and would have the sums there above too.
+            let mut finished = [[sums[0][0]; NV]; MR];
+            for (to, from) in finished.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                *to = *from;
             }
-            for (i, sums) in sums.iter().enumerate() {
-                let to = p.out.add(done + i * p.out_step);
+            for (i, sums) in finished.iter().enumerate() {
                 for (j, sum) in sums.iter().enumerate() {
-                    let to = to.add(j * S::LANES);
-                    let v = S::at_least(lo, S::at_most(hi, *sum));
-                    if j + 1 == NV && p.last < S::LANES {
-                        S::store_part(to, p.last, v);
-                    } else {
-                        S::store(to, v);
-                    }
+                    let lanes = if j + 1 == NV { p.last } else { P::LANES };
+                    P::finish(&p.epilogue, done + i * p.out_step + j * P::LANES, p.channel + j * P::LANES, lanes, *sum);
                 }
             }
             done += MR * p.out_step;
@@ -120,24 +140,24 @@ unsafe fn tiles<S: Simd, const MR: usize, const NV: usize>(p: &Panel<'_>) {
 }
 
 /// The tiles of a level.
-pub trait Tiles: Simd {
+pub trait Tiles: Products {
     /// Multiply-accumulates in a cycle, about, all lanes counted.
     const MACS_PER_CYCLE: f64;
     /// The largest number of pixels of a tile with so many vectors; 0 where there is none.
     fn pixels(vectors: usize) -> usize;
     /// The function for a tile of so many pixels and vectors, at most what [`Tiles::pixels`] says.
-    fn function(pixels: usize, vectors: usize) -> TileFn;
+    fn function(pixels: usize, vectors: usize) -> TileFn<Self>;
 }
 
 macro_rules! level {
-    ($simd:ty, $compiled:ident, $macs:literal, $(#[$feature:meta])? $($vectors:literal: $($pixels:literal)*;)*) => {
+    ($products:ty, $compiled:ident, $macs:literal, $(#[$feature:meta])? $($vectors:literal: $($pixels:literal)*;)*) => {
         $(#[$feature])?
-        unsafe fn $compiled<const MR: usize, const NV: usize>(p: &Panel<'_>) {
+        unsafe fn $compiled<const MR: usize, const NV: usize>(p: &Panel<'_, $products>) {
             // SAFETY: the caller's contract.
-            unsafe { tiles::<$simd, MR, NV>(p) }
+            unsafe { tiles::<$products, MR, NV>(p) }
         }
 
-        impl Tiles for $simd {
+        impl Tiles for $products {
             const MACS_PER_CYCLE: f64 = $macs;
 
             fn pixels(vectors: usize) -> usize {
@@ -147,7 +167,7 @@ macro_rules! level {
                 }
             }
 
-            fn function(pixels: usize, vectors: usize) -> TileFn {
+            fn function(pixels: usize, vectors: usize) -> TileFn<Self> {
                 match (vectors, pixels) {
                     $($(($vectors, $pixels) => $compiled::<$pixels, $vectors>,)*)*
                     _ => unreachable!("no tile of {pixels} pixels and {vectors} vectors"),
@@ -158,14 +178,20 @@ macro_rules! level {
 }
 
 level! {
-    super::simd::Portable, portable, 4.0,
+    Floats<simd::Portable>, floats, 4.0,
+    1: 1 2 3 4;
+    2: 1 2 3 4;
+}
+
+level! {
+    Bytes<bytes::Portable>, bytes, 4.0,
     1: 1 2 3 4;
     2: 1 2 3 4;
 }
 
 #[cfg(target_arch = "x86_64")]
 level! {
-    super::simd::Avx2, avx2, 14.0, #[target_feature(enable = "avx2,fma")]
+    Floats<simd::Avx2>, floats_avx2, 14.0, #[target_feature(enable = "avx2,fma")]
     1: 1 2 3 4 5 6 7 8;
     2: 1 2 3 4 5 6;
     3: 1 2 3 4;
@@ -175,7 +201,27 @@ level! {
 
 #[cfg(target_arch = "x86_64")]
 level! {
-    super::simd::Avx512, avx512, 16.0, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    Bytes<bytes::Avx2>, bytes_avx2, 24.0, #[target_feature(enable = "avx2,fma")]
+    1: 1 2 3 4 5 6 7 8;
+    2: 1 2 3 4 5;
+    4: 1 2;
+    8: 1;
+}
+
+#[cfg(target_arch = "x86_64")]
+level! {
+    Floats<simd::Avx512>, floats_avx512, 16.0, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    1: 1 2 3 4 5 6 7 8 9 10 11 12;
+    2: 1 2 3 4 5 6 7 8 9 10 11 12;
+    3: 1 2 3 4 5 6 7 8;
+    4: 1 2 3 4 5 6;
+    8: 1 2;
+}
+
+#[cfg(target_arch = "x86_64")]
+level! {
+    Bytes<bytes::Vnni>, bytes_vnni, 56.0,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
     1: 1 2 3 4 5 6 7 8 9 10 11 12;
     2: 1 2 3 4 5 6 7 8 9 10 11 12;
     3: 1 2 3 4 5 6 7 8;

@@ -1,0 +1,217 @@
+//! Convolutions (NHWC, one group) and matrix products with constant weights, of floats and of bytes, by register tiles.
+
+use super::bytes::{Bytes, Ints};
+use super::floats::Floats;
+use super::fused::{ByteFinish, Finish, FusedBytes, FusedFloat};
+use super::simd::Simd;
+use super::strips::{Convert, Strip, Strips};
+use super::tile::{Panel, Products, Tiles};
+use super::window::Window;
+use super::{Call, Kernel, Prepared, Purpose, epilogue_cycles};
+use mcc_ir::DType;
+use mcc_ir::catalogue::KernelSpec;
+use mcc_ir::op::Op;
+use mcc_ir::packing::Packing;
+use std::marker::PhantomData;
+
+/// A product of activations A. Weights: for each panel, for each run, `[ceil(run / DEPTH)][width][DEPTH]`.
+struct Product<P: Products, A, F> {
+    strips: Strips,
+    channels: usize,
+    /// Channels of a panel: whole vectors.
+    width: usize,
+    /// One a channel, up to whole panels.
+    bias: Vec<P::Bias>,
+    finish: F,
+    /// What padding reads as.
+    pad: P::X,
+    /// Output rows of a call.
+    rows: usize,
+    activation: PhantomData<fn(A)>,
+}
+
+/// What a product is of.
+struct Geometry {
+    /// A matrix product is a convolution of 1x1 over a line of pixels.
+    window: Window,
+    depth: usize,
+    channels: usize,
+    pad_value: i32,
+}
+
+impl Geometry {
+    fn of(spec: &KernelSpec<'_>) -> Option<Geometry> {
+        if spec.out_type.elements() == 0 {
+            return None;
+        }
+        let geometry = if let Op::MatMul(o) = spec.op {
+            let (a, b) = (&spec.arg_types[0], &spec.arg_types[1]);
+            if !o.trans_b || spec.consts[1].is_none() || b.rank() != 2 {
+                return None;
+            }
+            let (depth, channels) = (b.shape[1], b.shape[0]);
+            let rows = a.elements().checked_div(depth)?;
+            Geometry { window: Window::line(rows, depth, channels), depth, channels, pad_value: 0 }
+        } else {
+            let (o, window) = Window::of(spec).filter(|(o, _)| o.groups == 1)?;
+            let depth = window.kernel[0] * window.kernel[1] * window.channels;
+            let channels = window.out_channels;
+            Geometry { window, depth, channels, pad_value: o.pad_value }
+        };
+        (geometry.depth > 0).then_some(geometry)
+    }
+
+    fn pixels(&self) -> usize {
+        self.window.out[0] * self.window.out[1]
+    }
+
+    fn cycles<P: Tiles>(&self, spec: &KernelSpec<'_>, fused: bool) -> f64 {
+        let depth = self.depth.next_multiple_of(P::DEPTH);
+        let macs = self.window.batch * self.pixels() * self.channels.next_multiple_of(P::LANES) * depth;
+        let after = if fused { 0.0 } else { epilogue_cycles(spec.op, spec.out_type.elements()) };
+        macs as f64 / P::MACS_PER_CYCLE + after
+    }
+
+    /// Channels of a panel: as many vectors as fill the registers with sums, without many that hold nothing.
+    fn width<P: Tiles>(&self) -> usize {
+        let all = self.channels.div_ceil(P::LANES);
+        let fits = |n: usize| {
+            let (tile, waste) = (P::pixels(n), all.next_multiple_of(n) - all);
+            let enough = tile * n >= P::SUMS || (tile > 0 && self.pixels() <= tile);
+            (enough && waste * 5 <= all).then(|| (n, n * tile.min(self.pixels())))
+        };
+        // Additions to one sum wait for each other: some sums must be in flight. Beyond that, wide tiles load least.
+        let candidates = (1..=all.min(8)).filter_map(fits);
+        candidates.max_by_key(|(n, sums)| ((*sums).min(P::SUMS * 2 / 3), *n)).map_or(1, |(n, _)| n) * P::LANES
+    }
+}
+
+pub fn prepare_f32<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+where
+    Floats<S>: Tiles<X = f32, Bias = f32, Epilogue = <FusedFloat as Finish>::Epilogue>,
+{
+    let geometry = Geometry::of(spec).filter(|_| spec.arg_types[0].dtype == DType::F32)?;
+    let fused = FusedFloat::of(spec);
+    let call = Call::of(spec, &geometry.window, fused.as_ref());
+    let cycles = geometry.cycles::<Floats<S>>(spec, call.fused.is_some());
+    let width = geometry.width::<Floats<S>>();
+    let bias = super::padded(super::bias(spec)?, width);
+    let strips = Strips::new(geometry.window, 4, false, false);
+    let kernel = Product::<Floats<S>, f32, _> {
+        rows: call.rows(&strips.window),
+        channels: geometry.channels,
+        width,
+        bias,
+        finish: fused.unwrap_or_default(),
+        pad: 0.0,
+        activation: PhantomData,
+        strips,
+    };
+    let scratch = kernel.strips.scratch_len() * 4;
+    Some(Prepared::of_kernel(spec, kernel, &call, scratch, Packing::Panel { rows: width, depth: 1 }, cycles))
+}
+
+pub fn prepare_i8<Q: Ints>(spec: &KernelSpec<'_>, purpose: Purpose) -> Option<Prepared>
+where
+    Bytes<Q>: Tiles<X = Q::X, Bias = i32, Epilogue = <ByteFinish as Finish>::Epilogue>,
+    i8: Convert<Q::X>,
+    u8: Convert<Q::X>,
+{
+    match spec.arg_types[0].dtype {
+        DType::I8 => prepare_bytes::<Q, i8>(spec, purpose, Q::OFFSET),
+        DType::U8 => prepare_bytes::<Q, u8>(spec, purpose, 0),
+        _ => None,
+    }
+}
+
+/// `offset` is what copies of the activations have added.
+fn prepare_bytes<Q: Ints, A: Convert<Q::X> + Send + Sync>(
+    spec: &KernelSpec<'_>,
+    purpose: Purpose,
+    offset: i32,
+) -> Option<Prepared>
+where
+    Bytes<Q>: Tiles<X = Q::X, Bias = i32, Epilogue = <ByteFinish as Finish>::Epilogue>,
+{
+    let geometry = Geometry::of(spec)?;
+    let (depth, channels) = (geometry.depth, geometry.channels);
+    let found = FusedBytes::of(spec);
+    let width = geometry.width::<Bytes<Q>>();
+    let finish = found.map(|(fused, scales)| ByteFinish { fused: Some(fused), scales: super::padded(scales, width) });
+    let call = Call::of(spec, &geometry.window, finish.as_ref());
+    let cycles = geometry.cycles::<Bytes<Q>>(spec, call.fused.is_some());
+    let mut bias = super::bias_i32(spec)?;
+    if offset != 0 && purpose == Purpose::Run {
+        let weights = spec.consts[1]?.bytes();
+        for (bias, row) in bias.iter_mut().zip(weights.chunks_exact(depth)) {
+            let sum = row.iter().fold(0i32, |s, w| s.wrapping_add(*w as i8 as i32));
+            *bias = bias.wrapping_sub(sum.wrapping_mul(offset));
+        }
+    }
+    let size = size_of::<Q::X>();
+    let whole = A::IDENTITY && offset == 0;
+    let direct = Strips::new(geometry.window.clone(), size, false, false);
+    // Reading up to a whole step must not leave x.
+    let strips = match whole && direct.run_len.is_multiple_of(Q::DEPTH) {
+        true => direct,
+        false => Strips::new(geometry.window, size, true, false),
+    };
+    let packing = match strips.run_len.is_multiple_of(Q::DEPTH) || strips.runs.len() == 1 {
+        true => Packing::Panel { rows: width, depth: Q::DEPTH },
+        false => Packing::Runs { run: strips.run_len, rows: width, depth: Q::DEPTH },
+    };
+    let kernel = Product::<Bytes<Q>, A, ByteFinish> {
+        rows: call.rows(&strips.window),
+        channels,
+        width,
+        bias: super::padded(bias, width),
+        finish: finish.clone().unwrap_or_default(),
+        pad: Q::activation(geometry.pad_value + offset),
+        activation: PhantomData,
+        strips,
+    };
+    let scratch = (kernel.strips.scratch_len() + Q::DEPTH) * size;
+    Some(Prepared::of_kernel(spec, kernel, &call, scratch, packing, cycles))
+}
+
+impl<P: Tiles, A: Convert<P::X>, F: Finish<Epilogue = P::Epilogue>> Kernel for Product<P, A, F> {
+    unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+        let (strips, n) = (&self.strips, self.channels);
+        let steps = strips.run_len.div_ceil(P::DEPTH);
+        let panel_len = strips.runs.len() * steps * self.width * P::DEPTH;
+        let work = |strip: Strip<P::X>, before: usize| {
+            for (panel, first) in (0..n).step_by(self.width).enumerate() {
+                let channels = self.width.min(n - first);
+                let vectors = channels.div_ceil(P::LANES);
+                let mut work = Panel::<P> {
+                    runs: &strips.runs,
+                    steps,
+                    // Inside the packed weights.
+                    weights: w.cast::<P::W>().wrapping_add(panel * panel_len),
+                    width: self.width,
+                    bias: self.bias[first..].as_ptr(),
+                    epilogue: self.finish.at(out, extra),
+                    channel: first,
+                    at: before * n + first,
+                    out_step: n,
+                    last: channels - (vectors - 1) * P::LANES,
+                    x: strip.x,
+                    columns: strips.window.out[1],
+                    column_step: strip.column_step,
+                    row_step: strip.row_step,
+                    first: 0,
+                    tiles: 0,
+                };
+                for (pixels, tiles) in super::shares(strip.pixels, P::pixels(vectors)) {
+                    work.tiles = tiles;
+                    // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x, weights,
+                    // residual and output, the strip its pixels.
+                    unsafe { P::function(pixels, vectors)(&work) };
+                    work.first += pixels * tiles;
+                }
+            }
+        };
+        // SAFETY: the caller's contract; scratch memory is as long as was asked for.
+        unsafe { strips.each::<A, P::X>(x.cast(), scratch.cast(), step * self.rows, self.rows, self.pad, work) };
+    }
+}
