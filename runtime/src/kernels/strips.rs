@@ -18,14 +18,14 @@ pub trait Convert<T>: Copy + 'static {
 }
 
 macro_rules! convert {
-    ($($from:ty => $to:ty, $function:expr;)*) => { $(
+    ($($from:ty => $to:ty, $v:ident => $converted:expr;)*) => { $(
         impl Convert<$to> for $from {
             // A function of its own, so that the compiler sees two slices that do not overlap.
             #[inline(never)]
             fn convert(from: &[$from], to: &mut [$to]) {
                 for (to, from) in to.iter_mut().zip(from) {
-                    let function: fn($from) -> $to = $function;
-                    *to = function(*from);
+                    let $v = *from;
+                    *to = $converted;
                 }
             }
         }
@@ -33,9 +33,9 @@ macro_rules! convert {
 }
 convert! {
     // 128 is added.
-    i8 => u8, |v| v as u8 ^ 0x80;
-    i8 => i16, |v| v as i16;
-    u8 => i16, |v| v as i16;
+    i8 => u8, v => v as u8 ^ 0x80;
+    i8 => i16, v => v as i16;
+    u8 => i16, v => v as i16;
 }
 
 macro_rules! identity {
