@@ -191,6 +191,18 @@ proptest! {
         check(if s.dtype == DType::F32 { "product_f32" } else { "product_i8" }, &op, &operands);
     }
 
+    /// Panels of every width, the last one full or not.
+    #[test]
+    fn wide_products(dtype in input_type(), m in 1usize..15, k in 1usize..12, n in 1usize..280, post in post(), seed: u64) {
+        let float = dtype == DType::F32;
+        let a = random(&TensorType::new(dtype, [m, k]), seed);
+        let b = random(&TensorType::new(if float { DType::F32 } else { DType::I8 }, [n, k]), seed ^ 1);
+        let (steps, more) = epilogue(post, float, false, &[m, n], seed ^ 3);
+        let operands: Vec<_> = [Operand::Input(a), Operand::Const(b)].into_iter().chain(more).collect();
+        let op = Op::MatMul(MatMul { trans_b: true, bias: false, post: steps });
+        check(if float { "product_f32" } else { "product_i8" }, &op, &operands);
+    }
+
     #[test]
     fn pointwise_convolutions(s in shapes(), out_channels in 1usize..36) {
         let s = Shape { kernel: [1, 1], stride: [1, 1], pad: [0; 4], ..s };
@@ -203,6 +215,38 @@ proptest! {
         let s = Shape { channels, ..s };
         let (op, operands) = convolution(&s, true, channels);
         check(if s.dtype == DType::F32 { "depthwise_f32" } else { "depthwise_i8" }, &op, &operands);
+    }
+
+    #[test]
+    fn pools(
+        dtype in input_type(), channels in 1usize..90, batch in 1usize..3, size in [2usize..9, 2usize..9],
+        kernel in [1usize..5, 1usize..5], stride in [1usize..4, 1usize..4], pad in 0usize..3, largest: bool,
+        include_pad: bool, post in post(), seed: u64,
+    ) {
+        let float = dtype == DType::F32;
+        let q = |scale, zero_point| QuantParams { scale: F32(scale), zero_point };
+        let kind = if largest { PoolKind::Max } else { PoolKind::Average { count_include_pad: include_pad } };
+        let mut op = Pool2d {
+            kind,
+            layout: Layout::Nhwc,
+            kernel,
+            stride,
+            pad: [pad; 4],
+            dilation: [1, 1],
+            dequant: (!float && !largest).then(|| q(0.037, 3)),
+            post: vec![],
+        };
+        let mut operands = vec![Operand::Input(random(&TensorType::new(dtype, [batch, size[0], size[1], channels]), seed))];
+        let out = mcc_ir::ops::infer(&Op::Pool2d(op.clone()), &types(&operands));
+        prop_assume!(out.is_ok());
+        if float {
+            let (steps, more) = epilogue(post, true, false, &out.expect("just seen").shape, seed ^ 3);
+            op.post = steps;
+            operands.extend(more);
+        } else if !largest {
+            op.post = vec![Step::Quant { q: q(0.041, -5), lo: -128, hi: 127, dtype: DType::I8 }];
+        }
+        check(if float { "pool_f32" } else { "pool_i8" }, &Op::Pool2d(op), &operands);
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Compiler<'_> {
         prepared: &Prepared,
     ) {
         let own = kernel.op.own_inputs().unwrap_or(0);
-        let post = kernel.op.post().map_or(&[][..], |p| p);
+        // A kernel that applies the epilogue leaves nothing to do.
+        let post = kernel.op.post().filter(|_| !prepared.fused).map_or(&[][..], |p| p);
         let operands: Vec<&TensorType> = kernel.arg_types[own..].iter().collect();
         let (mut nest, fixed) = steps::epilogue(
             post,
@@ -81,7 +82,7 @@ impl Compiler<'_> {
             prepared.outer,
             prepared.in_output,
         );
-        nest.body = match prepared.fused || (prepared.in_output && post.is_empty()) {
+        nest.body = match prepared.in_output && post.is_empty() {
             true => vec![],
             false => coalesce::coalesce(nest.body),
         };
@@ -100,7 +101,11 @@ impl Compiler<'_> {
             signature,
             function: b.ins().iconst(I64, prepared.function as usize as i64),
             params: b.ins().iconst(I64, prepared.params().expose_provenance() as i64),
-            operands: [inputs[0].base, inputs[1].base, prepared.extra.map_or(none, |i| inputs[i].base)],
+            operands: [
+                inputs[0].base,
+                inputs.get(1).map_or(none, |i| i.base),
+                prepared.extra.map_or(none, |i| inputs[i].base),
+            ],
             out: out.base,
             scratch,
         };

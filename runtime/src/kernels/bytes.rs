@@ -5,6 +5,7 @@
 //! every level gives the same bits.
 
 use super::fused::{ByteAdd, FusedBytes, Requantise};
+use super::strips::Convert;
 use super::tile::Products;
 use std::marker::PhantomData;
 
@@ -46,6 +47,7 @@ pub unsafe trait Ints: Copy + Send + Sync + 'static {
     unsafe fn store_bytes(to: *mut u8, lanes: usize, v: Self::I);
     unsafe fn splat(value: i32) -> Self::I;
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn max(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_float(v: Self::I) -> Self::F;
     /// To the nearest integer, half to even.
     unsafe fn round(v: Self::F) -> Self::I;
@@ -61,6 +63,42 @@ pub unsafe trait Ints: Copy + Send + Sync + 'static {
 /// Products of bytes by the vectors of Q.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<Q>(PhantomData<Q>);
+
+/// Bytes of type A, by the vectors of Q.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<Q, A>(PhantomData<(Q, A)>);
+
+/// A byte, signed or not.
+pub trait Byte: Convert<Self> + Send + Sync + 'static {
+    const SIGNED: bool;
+    fn of(value: i32) -> Self;
+}
+
+impl Byte for i8 {
+    const SIGNED: bool = true;
+    fn of(value: i32) -> i8 {
+        value as i8
+    }
+}
+
+impl Byte for u8 {
+    const SIGNED: bool = false;
+    fn of(value: i32) -> u8 {
+        value as u8
+    }
+}
+
+/// Bytes of type A, widened.
+///
+/// # Safety
+/// As [`Ints::load_bytes`].
+#[inline(always)]
+pub unsafe fn load<Q: Ints, A: Byte>(from: *const A, lanes: usize) -> Q::I {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if A::SIGNED { Q::load_bytes::<true>(from.cast(), lanes) } else { Q::load_bytes::<false>(from.cast(), lanes) }
+    }
+}
 
 /// Where sums go.
 pub struct ByteEpilogue {
@@ -103,7 +141,7 @@ impl ByteEpilogue {
 /// # Safety
 /// As the functions of [`Ints`].
 #[inline(always)]
-unsafe fn round<Q: Ints>(v: Q::F, to: Requantise) -> Q::I {
+pub unsafe fn round<Q: Ints>(v: Q::F, to: Requantise) -> Q::I {
     // SAFETY: the caller's contract.
     unsafe { Q::add(Q::round(Q::clamp_float(v, to.lo, to.hi)), Q::splat(to.zero)) }
 }
@@ -243,6 +281,10 @@ unsafe impl Ints for Portable {
     #[inline(always)]
     unsafe fn add(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
         lanes(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn max(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        lanes(|i| a[i].max(b[i]))
     }
     #[inline(always)]
     unsafe fn to_float(v: [i32; 4]) -> [f32; 4] {

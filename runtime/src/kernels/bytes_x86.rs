@@ -105,6 +105,11 @@ unsafe impl Ints for Avx2 {
         unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn max(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_max_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_float(v: __m256i) -> __m256 {
         // SAFETY: the trait's contract.
         unsafe { _mm256_cvtepi32_ps(v) }
@@ -239,6 +244,11 @@ unsafe impl Ints for Vnni {
     unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_max_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn to_float(v: __m512i) -> __m512 {

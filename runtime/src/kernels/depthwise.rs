@@ -3,7 +3,7 @@
 //! Weights are `[kh][kw][C]`. A group of channels is one vector; its kernel of 3x3 stays in registers, and neighbouring
 //! pixels share what they load. Other kernels go tap by tap.
 
-use super::bytes::{self, ByteEpilogue, Ints};
+use super::bytes::{self, Byte, ByteEpilogue, Ints, Of};
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{ByteFinish, Finish, FusedBytes, FusedFloat};
 use super::simd::{self, Simd};
@@ -13,7 +13,6 @@ use super::{Call, Kernel, Prepared, Purpose, epilogue_cycles};
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::packing::Packing;
-use std::marker::PhantomData;
 
 /// The arithmetic of a vector of channels.
 ///
@@ -75,30 +74,6 @@ unsafe impl<S: Simd> Channels for Floats<S> {
     }
 }
 
-/// Bytes of type A, by the vectors of Q.
-#[derive(Clone, Copy, Debug)]
-pub struct Of<Q, A>(PhantomData<(Q, A)>);
-
-/// A byte, signed or not.
-pub trait Byte: Convert<Self> + Send + Sync + 'static {
-    const SIGNED: bool;
-    fn of(value: i32) -> Self;
-}
-
-impl Byte for i8 {
-    const SIGNED: bool = true;
-    fn of(value: i32) -> i8 {
-        value as i8
-    }
-}
-
-impl Byte for u8 {
-    const SIGNED: bool = false;
-    fn of(value: i32) -> u8 {
-        value as u8
-    }
-}
-
 // SAFETY: the functions are those of Q.
 unsafe impl<Q: Ints, A: Byte> Channels for Of<Q, A> {
     const LANES: usize = Q::LANES;
@@ -111,15 +86,8 @@ unsafe impl<Q: Ints, A: Byte> Channels for Of<Q, A> {
 
     #[inline(always)]
     unsafe fn x<const PART: bool>(from: *const A, lanes: usize) -> Q::I {
-        let lanes = if PART { lanes } else { Q::LANES };
         // SAFETY: the trait's contract.
-        unsafe {
-            if A::SIGNED {
-                Q::load_bytes::<true>(from.cast(), lanes)
-            } else {
-                Q::load_bytes::<false>(from.cast(), lanes)
-            }
-        }
+        unsafe { bytes::load::<Q, A>(from, if PART { lanes } else { Q::LANES }) }
     }
     #[inline(always)]
     unsafe fn weights<const PART: bool>(from: *const i8, lanes: usize) -> Q::I {
@@ -177,7 +145,7 @@ fn geometry(spec: &KernelSpec<'_>) -> Option<(Window, i32, Form)> {
     Some((window, o.pad_value, form))
 }
 
-fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue> + Default + Clone>(
+fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue> + Default>(
     spec: &KernelSpec<'_>,
     window: Window,
     form: Form,
@@ -188,19 +156,19 @@ fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue> + Default + Clone>(
     let call = Call::of(spec, &window, fused.as_ref());
     let pixels = window.batch * window.out[0] * window.out[1];
     let macs = pixels * window.channels.next_multiple_of(C::LANES) * window.kernel[0] * window.kernel[1];
-    let after = if call.fused.is_some() { 0.0 } else { epilogue_cycles(spec.op, spec.out_type.elements()) };
+    let after = if call.fused { 0.0 } else { epilogue_cycles(spec.op, spec.out_type.elements()) };
     let strips = Strips::new(window, size_of::<C::X>(), false, true);
     let kernel = Depthwise::<C, F> {
         rows: call.rows(&strips.window),
         bias: super::padded(bias, C::LANES),
-        finish: fused.clone().unwrap_or_default(),
+        finish: fused.unwrap_or_default(),
         pad,
         form,
         strips,
     };
     let scratch = kernel.strips.scratch_len() * size_of::<C::X>();
     let cycles = macs as f64 / C::MACS_PER_CYCLE + after;
-    Prepared::of_kernel(spec, kernel, &call, scratch, Packing::Permute(vec![1, 2, 3, 0]), cycles)
+    Prepared::of_kernel(spec, kernel, call, scratch, Packing::Permute(vec![1, 2, 3, 0]), cycles)
 }
 
 pub fn prepare_f32<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>

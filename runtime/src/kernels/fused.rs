@@ -84,7 +84,7 @@ impl Finish for FusedFloat {
 }
 
 /// Clamps a real number in units of the output, rounds it half to even and adds the zero point.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Requantise {
     pub zero: i32,
     pub lo: f32,
@@ -92,7 +92,7 @@ pub struct Requantise {
 }
 
 impl Requantise {
-    fn new(zero: i32, lo: i32, hi: i32) -> Requantise {
+    pub fn new(zero: i32, lo: i32, hi: i32) -> Requantise {
         Requantise { zero, lo: (lo - zero) as f32, hi: (hi - zero) as f32 }
     }
 }

@@ -17,6 +17,7 @@ mod floats;
 mod fused;
 mod matmul_f32;
 mod micro;
+mod pool;
 mod product;
 mod simd;
 mod strips;
@@ -80,6 +81,16 @@ catalogue! {
     "depthwise_i8_avx2", Avx2, depthwise::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "depthwise_i8_avx512vnni", Avx512Vnni, depthwise::prepare_i8::<bytes::Vnni>;
+    "pool_f32", Scalar, pool::prepare_f32::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "pool_f32_avx2", Avx2, pool::prepare_f32::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "pool_f32_avx512", Avx512, pool::prepare_f32::<simd::Avx512>;
+    "pool_i8", Scalar, pool::prepare_i8::<bytes::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "pool_i8_avx2", Avx2, pool::prepare_i8::<bytes::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "pool_i8_avx512vnni", Avx512Vnni, pool::prepare_i8::<bytes::Vnni>;
     "matmul_f32", Scalar, matmul_f32::prepare;
 }
 
@@ -97,38 +108,21 @@ pub const CATALOGUE: &[Implementation] = &{
 type OfferFn = fn(&KernelSpec<'_>, &Target) -> Option<Offer>;
 
 /// One function an entry, as many as there may be entries.
-const OFFERS: [OfferFn; 24] = [
-    offer::<0>,
-    offer::<1>,
-    offer::<2>,
-    offer::<3>,
-    offer::<4>,
-    offer::<5>,
-    offer::<6>,
-    offer::<7>,
-    offer::<8>,
-    offer::<9>,
-    offer::<10>,
-    offer::<11>,
-    offer::<12>,
-    offer::<13>,
-    offer::<14>,
-    offer::<15>,
-    offer::<16>,
-    offer::<17>,
-    offer::<18>,
-    offer::<19>,
-    offer::<20>,
-    offer::<21>,
-    offer::<22>,
-    offer::<23>,
+#[rustfmt::skip]
+const OFFERS: [OfferFn; 32] = [
+    offer::<0>, offer::<1>, offer::<2>, offer::<3>, offer::<4>, offer::<5>, offer::<6>, offer::<7>,
+    offer::<8>, offer::<9>, offer::<10>, offer::<11>, offer::<12>, offer::<13>, offer::<14>, offer::<15>,
+    offer::<16>, offer::<17>, offer::<18>, offer::<19>, offer::<20>, offer::<21>, offer::<22>, offer::<23>,
+    offer::<24>, offer::<25>, offer::<26>, offer::<27>, offer::<28>, offer::<29>, offer::<30>, offer::<31>,
 ];
 
 fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     let prepared =
         (target.backend == Backend::Jit).then(|| find(ENTRIES.get(ENTRY)?, spec, Purpose::Offer)).flatten()?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
-    packings[1] = prepared.weights.clone();
+    if let Some(packing) = packings.get_mut(1) {
+        *packing = prepared.weights.clone();
+    }
     let (scratch_bytes, cycles) = (prepared.scratch_bytes(), prepared.cycles);
     Some(Offer { packings, scratch_bytes, work: Work::cycles(cycles), code: Code::default(), overlap: None })
 }
@@ -233,10 +227,10 @@ impl std::fmt::Debug for Prepared {
 
 impl Prepared {
     /// A kernel that finds its way by itself, and the cut of its calls.
-    fn of_kernel<K: Kernel, F: Finish>(
+    fn of_kernel<K: Kernel>(
         spec: &KernelSpec<'_>,
         kernel: K,
-        call: &Call<'_, F>,
+        call: Call,
         scratch_bytes: usize,
         weights: Packing,
         cycles: f64,
@@ -244,16 +238,15 @@ impl Prepared {
         let params = Box::new(kernel);
         let address = (&raw const *params).cast();
         let accumulator = if spec.arg_types[0].dtype == DType::F32 { DType::F32 } else { DType::I32 };
-        let fused = call.fused.is_some();
         Prepared {
             function: enter::<K>,
             address,
             _params: params,
             outer: call.outer,
             accumulator,
-            in_output: fused || fits_output(spec, accumulator),
-            fused,
-            extra: call.fused.and_then(Finish::residual).zip(spec.op.own_inputs()).map(|(i, own)| own + i),
+            in_output: call.fused || fits_output(spec, accumulator),
+            fused: call.fused,
+            extra: call.residual,
             window_bytes: spec.out_type.shape[call.outer..].iter().product::<usize>() * 4,
             private_bytes: scratch_bytes,
             weights,
@@ -287,14 +280,17 @@ unsafe extern "C" fn enter<K: Kernel>(
 }
 
 /// How a kernel is called: once where it applies the epilogue, else for windows whose accumulators stay near.
-struct Call<'a, F> {
-    fused: Option<&'a F>,
+struct Call {
+    fused: bool,
+    /// The argument that is a residual.
+    residual: Option<usize>,
     /// Leading dimensions of the output that windows are cut along.
     outer: usize,
 }
 
-impl<'a, F> Call<'a, F> {
-    fn of(spec: &KernelSpec<'_>, window: &Window, fused: Option<&'a F>) -> Call<'a, F> {
+impl Call {
+    /// `fused` is the epilogue that the kernel applies, if any.
+    fn of<F: Finish>(spec: &KernelSpec<'_>, window: &Window, fused: Option<&F>) -> Call {
         let image = window.out[0] * window.out[1] * window.out_channels;
         let outer = match spec.op {
             _ if fused.is_some() => 0,
@@ -302,7 +298,8 @@ impl<'a, F> Call<'a, F> {
             Op::Conv2d(_) => 2,
             _ => 0,
         };
-        Call { fused, outer }
+        let residual = fused.and_then(F::residual).zip(spec.op.own_inputs()).map(|(i, own)| own + i);
+        Call { fused: fused.is_some(), residual, outer }
     }
 
     /// Rows of the output in a call.

@@ -93,7 +93,7 @@ where
     let geometry = Geometry::of(spec).filter(|_| spec.arg_types[0].dtype == DType::F32)?;
     let fused = FusedFloat::of(spec);
     let call = Call::of(spec, &geometry.window, fused.as_ref());
-    let cycles = geometry.cycles::<Floats<S>>(spec, call.fused.is_some());
+    let cycles = geometry.cycles::<Floats<S>>(spec, call.fused);
     let width = geometry.width::<Floats<S>>();
     let bias = super::padded(super::bias(spec)?, width);
     let strips = Strips::new(geometry.window, 4, false, false);
@@ -108,7 +108,7 @@ where
         strips,
     };
     let scratch = kernel.strips.scratch_len() * 4;
-    Some(Prepared::of_kernel(spec, kernel, &call, scratch, Packing::Panel { rows: width, depth: 1 }, cycles))
+    Some(Prepared::of_kernel(spec, kernel, call, scratch, Packing::Panel { rows: width, depth: 1 }, cycles))
 }
 
 pub fn prepare_i8<Q: Ints>(spec: &KernelSpec<'_>, purpose: Purpose) -> Option<Prepared>
@@ -139,7 +139,7 @@ where
     let width = geometry.width::<Bytes<Q>>();
     let finish = found.map(|(fused, scales)| ByteFinish { fused: Some(fused), scales: super::padded(scales, width) });
     let call = Call::of(spec, &geometry.window, finish.as_ref());
-    let cycles = geometry.cycles::<Bytes<Q>>(spec, call.fused.is_some());
+    let cycles = geometry.cycles::<Bytes<Q>>(spec, call.fused);
     let mut bias = super::bias_i32(spec)?;
     if offset != 0 && purpose == Purpose::Run {
         let weights = spec.consts[1]?.bytes();
@@ -165,13 +165,18 @@ where
         channels,
         width,
         bias: super::padded(bias, width),
-        finish: finish.clone().unwrap_or_default(),
+        finish: finish.unwrap_or_default(),
         pad: Q::activation(geometry.pad_value + offset),
         activation: PhantomData,
         strips,
     };
     let scratch = (kernel.strips.scratch_len() + Q::DEPTH) * size;
-    Some(Prepared::of_kernel(spec, kernel, &call, scratch, packing, cycles))
+    Some(Prepared::of_kernel(spec, kernel, call, scratch, packing, cycles))
+}
+
+/// The most vectors, of so many, that there are tiles of: the last panel need not be full.
+fn widest<P: Tiles>(vectors: usize) -> usize {
+    (1..=vectors).rev().find(|n| P::pixels(*n) > 0).unwrap_or(1)
 }
 
 impl<P: Tiles, A: Convert<P::X>, F: Finish<Epilogue = P::Epilogue>> Kernel for Product<P, A, F> {
@@ -181,33 +186,39 @@ impl<P: Tiles, A: Convert<P::X>, F: Finish<Epilogue = P::Epilogue>> Kernel for P
         let panel_len = strips.runs.len() * steps * self.width * P::DEPTH;
         let work = |strip: Strip<P::X>, before: usize| {
             for (panel, first) in (0..n).step_by(self.width).enumerate() {
-                let channels = self.width.min(n - first);
-                let vectors = channels.div_ceil(P::LANES);
-                let mut work = Panel::<P> {
-                    runs: &strips.runs,
-                    steps,
-                    // Inside the packed weights.
-                    weights: w.cast::<P::W>().wrapping_add(panel * panel_len),
-                    width: self.width,
-                    bias: self.bias[first..].as_ptr(),
-                    epilogue: self.finish.at(out, extra),
-                    channel: first,
-                    at: before * n + first,
-                    out_step: n,
-                    last: channels - (vectors - 1) * P::LANES,
-                    x: strip.x,
-                    columns: strips.window.out[1],
-                    column_step: strip.column_step,
-                    row_step: strip.row_step,
-                    first: 0,
-                    tiles: 0,
-                };
-                for (pixels, tiles) in super::shares(strip.pixels, P::pixels(vectors)) {
-                    work.tiles = tiles;
-                    // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x, weights,
-                    // residual and output, the strip its pixels.
-                    unsafe { P::function(pixels, vectors)(&work) };
-                    work.first += pixels * tiles;
+                // Inside the packed weights.
+                let weights = w.cast::<P::W>().wrapping_add(panel * panel_len);
+                let end = n.min(first + self.width);
+                let mut channel = first;
+                while channel < end {
+                    let vectors = widest::<P>((end - channel).div_ceil(P::LANES));
+                    let channels = (vectors * P::LANES).min(end - channel);
+                    let mut work = Panel::<P> {
+                        runs: &strips.runs,
+                        steps,
+                        weights: weights.wrapping_add((channel - first) * P::DEPTH),
+                        width: self.width,
+                        bias: self.bias[channel..].as_ptr(),
+                        epilogue: self.finish.at(out, extra),
+                        channel,
+                        at: before * n + channel,
+                        out_step: n,
+                        last: channels - (vectors - 1) * P::LANES,
+                        x: strip.x,
+                        columns: strips.window.out[1],
+                        column_step: strip.column_step,
+                        row_step: strip.row_step,
+                        first: 0,
+                        tiles: 0,
+                    };
+                    for (pixels, tiles) in super::shares(strip.pixels, P::pixels(vectors)) {
+                        work.tiles = tiles;
+                        // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x,
+                        // weights, residual and output, the strip its pixels.
+                        unsafe { P::function(pixels, vectors)(&work) };
+                        work.first += pixels * tiles;
+                    }
+                    channel += channels;
                 }
             }
         };

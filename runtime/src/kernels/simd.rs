@@ -22,6 +22,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// The first `n` lanes, of 1 to `LANES`.
     unsafe fn store_part(to: *mut f32, n: usize, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, in one rounding or two.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `v > bound ? v : bound`, but a NaN in `v` stays.
@@ -69,6 +70,10 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         lanes(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn div(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        lanes(|i| a[i] / b[i])
     }
     #[inline(always)]
     unsafe fn mul_add(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
@@ -146,6 +151,11 @@ mod x86 {
             unsafe { _mm256_add_ps(a, b) }
         }
         #[inline(always)]
+        unsafe fn div(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_div_ps(a, b) }
+        }
+        #[inline(always)]
         unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: the trait's contract.
             unsafe { _mm256_fmadd_ps(a, b, c) }
@@ -208,6 +218,11 @@ mod x86 {
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
             // SAFETY: the trait's contract.
             unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn div(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_div_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
