@@ -121,8 +121,11 @@ fn vector_kernels_have_the_evaluators_bits() {
     let vectors: Vec<_> = CATALOGUE.iter().filter(|e| e.id.ends_with("mve")).copied().collect();
     let all = wide_convs(40, 9).into_iter().chain(depthwises(60)).chain(convs(&[DType::I8]));
     let all: Vec<Case> = all.chain(matmuls(&[DType::I8])).chain(averages(12)).collect();
-    let batches = TURNS.map(|flags| Batch { catalogue: &vectors, ..Batch::new("cortex-m55", flags) });
-    let mut batches = Batch::distributed(batches.into(), &all, |i| i % 4);
+    // Without the first form the one in smaller tiles has its turn.
+    let lean: Vec<_> = vectors.iter().filter(|e| e.id != "conv2d-s8-mve").copied().collect();
+    let batches = [&vectors, &lean].into_iter().cycle().zip(TURNS);
+    let batches = batches.map(|(catalogue, flags)| Batch { catalogue, ..Batch::new("cortex-m55", flags) });
+    let mut batches = Batch::distributed(batches.collect(), &all, |i| i % 4);
     for batch in &mut batches {
         batch.cases.iter_mut().step_by(3).for_each(|(_, options)| options.io = Io::Separate);
         batch.check();

@@ -30,6 +30,7 @@ use helpers::Helpers;
 use kernels::Template;
 use mcc_ir::catalogue::{KernelSpec, NEST};
 use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Overlap, Plan, PlanPort};
+use mcc_ir::target::Feature;
 use mcc_ir::{DType, Target};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -243,8 +244,10 @@ impl Emitter<'_> {
                 args: &args,
                 aligned,
                 consts: &consts,
+                fpu: self.target.has(Feature::Fpu),
                 functions: String::new(),
                 used: Default::default(),
+                factors: None,
             };
             let body = t.body(&mut w);
             let (used, inner) = (t.used, t.functions);

@@ -20,10 +20,18 @@ struct $_layer {
 
 /// One sum to a byte, as the assembly does it.
 pub const RESCALE: &str = r#"
+/* A sum to a byte by a scale, of which the negative is given: few channels have to, so no place of use has a copy. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static int8_t $_by_scale(int32_t sum, uint32_t scale, int32_t zero) {
+    return (int8_t)$_round_to_s8(-$_mul((float)sum, $_f_of_bits(scale)), zero);
+}
+
 /* A sum to a byte: sum * factor / 2^(32 + shift), rounded half up, or by a scale, of which the negative is given. */
 static inline int8_t $_rescale(int32_t sum, uint32_t factor, int32_t zero, int32_t shift) {
     if (factor >> 31 != 0u) {
-        return (int8_t)$_round_to_s8(-$_mul((float)sum, $_f_of_bits(factor)), zero);
+        return $_by_scale(sum, factor, zero);
     }
     const int32_t scaled = (int32_t)((int64_t)sum * (int32_t)factor >> 32);
     const int32_t start = (int32_t)((uint32_t)(2 * zero + 1) << (shift - 1));

@@ -30,6 +30,7 @@ use mcc_ir::plan::{Kernel, Overlap};
 use mcc_ir::tensor::Tensor;
 use mcc_ir::types::TensorType;
 use mcc_ir::winograd::Winograd;
+use rescale::Rescale;
 use std::collections::BTreeSet;
 
 /// What the C backend has beside the loop nests.
@@ -96,6 +97,10 @@ pub struct Template<'a> {
     pub functions: String,
     /// Inputs that were read.
     pub used: BTreeSet<usize>,
+    /// Whether the target has floating point in hardware.
+    pub fpu: bool,
+    /// The table of the factors by which sums become bytes, and their zero point, where integers do that.
+    pub factors: Option<(String, i32)>,
 }
 
 impl Template<'_> {
@@ -114,11 +119,17 @@ impl Template<'_> {
             "conv2d-s8-strips" | "matmul-s8-strips" => gemm::print_strips(self, w),
             "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print_pairs(self, w),
             "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp),
-            "conv2d-s8" | "matmul-s8" => gemm::print(self, w, Style::S8),
+            "conv2d-s8" | "matmul-s8" => {
+                self.define_factors();
+                gemm::print(self, w, Style::S8);
+            }
             "conv2d-f32" | "matmul-f32" => gemm::print(self, w, Style::F32),
             "depthwise-s8-rows" => depthwise_rows::print(self, w),
             "depthwise-s8-dsp" => depthwise::print(self, w, Style::Dsp),
-            "depthwise-s8" => depthwise::print(self, w, Style::S8),
+            "depthwise-s8" => {
+                self.define_factors();
+                depthwise::print(self, w, Style::S8);
+            }
             "depthwise-f32" => depthwise::print(self, w, Style::F32),
             _ => return None,
         }
@@ -129,6 +140,24 @@ impl Template<'_> {
     fn function(&mut self, w: &mut Writer) {
         self.functions.push_str(&std::mem::take(w).finish());
         self.functions.push('\n');
+    }
+
+    /// Lets sums become bytes by integer factors where floats are slow and the epilogue begins with that.
+    fn define_factors(&mut self) {
+        let k = self.kernel;
+        let channels = k.out_type.shape.last().copied().unwrap_or(0);
+        let rescale = Rescale::of(&k.op, self.consts, k.arg_types[0].dtype, channels);
+        let Some(rescale) = rescale.filter(|_| !self.fpu) else { return };
+        let table = format!("{}_factors", self.name);
+        let w = &mut Writer::default();
+        w.line(format!("static const uint32_t {table}[{channels}] = {{"));
+        let words: Vec<String> = (0..channels).map(|c| format!("0x{:x}u", rescale.plain(c).1)).collect();
+        for line in words.chunks(8) {
+            w.line(format!("    {},", line.join(", ")));
+        }
+        w.line("};");
+        self.function(w);
+        self.factors = Some((table, rescale.zero()));
     }
 
     fn arg(&mut self, i: usize) -> String {
@@ -149,7 +178,13 @@ impl Template<'_> {
     ///
     /// `p` and `c` are C expressions, constants where they are numbers.
     fn store(&mut self, w: &mut Writer, sum: &str, p: (&str, usize), c: (&str, usize)) {
-        self.store_from(w, 0, sum, p, c);
+        let Some((table, zero)) = self.factors.clone() else { return self.store_from(w, 0, sum, p, c) };
+        let rescale = self.helpers.get("rescale");
+        w.block_open();
+        let factor = format!("{table}[{}]", plus(c.0, c.1));
+        w.line(format!("const int32_t byte = {rescale}({sum}, {factor}, {zero}, {});", rescale::SHIFT));
+        self.store_from(w, 1, "byte", p, c);
+        w.close();
     }
 
     /// Applies the steps of the epilogue from step `first` on, of which the ones before take an operand each.

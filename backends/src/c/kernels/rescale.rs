@@ -14,7 +14,7 @@ use mcc_ir::scalar::Eval;
 use mcc_ir::tensor::Tensor;
 
 /// Bits that the integer form keeps below the point.
-const SHIFT: u32 = 4;
+pub const SHIFT: u32 = 4;
 
 /// Scales below keep no exact product with 2^-8.
 const SMALLEST: f64 = 1e-30;
