@@ -1,6 +1,7 @@
 //! The targets that mcc knows: the files of `backends/targets`, embedded.
 
 use mcc_ir::Target;
+use mcc_ir::costs::CostTable;
 use std::sync::LazyLock;
 
 const FILES: [&str; 13] = [
@@ -19,8 +20,21 @@ const FILES: [&str; 13] = [
     include_str!("../targets/host.toml"),
 ];
 
-static ALL: LazyLock<Vec<Target>> =
-    LazyLock::new(|| FILES.iter().map(|text| Target::parse(text).expect("the embedded targets are tested")).collect());
+/// The cost tables, by the core that was measured.
+const TABLES: [(&str, &str); 2] =
+    [("cortex-m4", include_str!("../costs/cortex-m4.toml")), ("cortex-m55", include_str!("../costs/cortex-m55.toml"))];
+
+static ALL: LazyLock<Vec<Target>> = LazyLock::new(|| {
+    FILES.iter().map(|text| with_table(Target::parse(text).expect("the embedded targets are tested"))).collect()
+});
+
+/// A target with the cost table that it names, if there is one of that name.
+fn with_table(mut target: Target) -> Target {
+    if let Some((_, text)) = TABLES.iter().find(|(name, _)| *name == target.costs) {
+        target.table = CostTable::parse(text).expect("the embedded tables are tested");
+    }
+    target
+}
 
 /// A target that is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +71,7 @@ pub fn find(name: &str) -> Result<&'static Target, UnknownTarget> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mcc_ir::target::Backend;
     use std::collections::HashSet;
 
     #[test]
@@ -81,6 +96,14 @@ mod tests {
         files.sort();
         names.sort();
         assert_eq!(files, names);
+    }
+
+    /// Estimates of kernels are counts, which mean nothing without a table.
+    #[test]
+    fn every_target_of_the_c_backend_has_a_cost_table() {
+        for t in all().iter().filter(|t| t.backend == Backend::C) {
+            assert!(TABLES.iter().any(|(name, _)| *name == t.costs), "{}: no table `{}`", t.name, t.costs);
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@
 pub mod print;
 pub mod run;
 pub mod verify;
+mod work;
+
+pub use work::COUNTS;
 
 use crate::dtype::DType;
 use crate::scalar::{BinOp, ScalarType, Scalars, UnOp};

@@ -1,6 +1,6 @@
 //! `mcc targets`, `mcc ops` and `mcc passes`: what there is.
 
-use super::output;
+use super::{costs, output};
 use mcc::Result;
 use mcc::backends::targets;
 use mcc::frontend::{NEWEST_OPSET, OLDEST_OPSET, supported_operators};
@@ -8,11 +8,26 @@ use mcc::ir::target::{Backend, Feature};
 use mcc::passes::{Class, egraph, pipeline};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// List the targets that models can be compiled for.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  mcc targets")]
+#[command(
+    after_help = "Examples:\n  mcc targets\n  mcc targets --fit backends/costs/cortex-m4.csv -o backends/costs/cortex-m4.toml"
+)]
 pub struct TargetsArgs {
+    /// Write the C of these layers by each implementation, to be measured, into the folder of -o
+    #[arg(long, value_name = "LAYERS.mcc", requires = "output", requires = "target")]
+    layers: Option<PathBuf>,
+    /// Target of the layers
+    #[arg(long, requires = "layers")]
+    target: Option<String>,
+    /// Fit the cost table of a core to this data set; layers.mcc lies beside it
+    #[arg(long, value_name = "DATA.csv", conflicts_with = "layers")]
+    fit: Option<PathBuf>,
+    /// Folder of the C, or file of the table
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -33,6 +48,12 @@ struct TargetRow {
 }
 
 pub fn targets(args: &TargetsArgs) -> Result<()> {
+    if let (Some(layers), Some(target), Some(output)) = (&args.layers, &args.target, &args.output) {
+        return costs::sources(layers, target, output);
+    }
+    if let Some(data) = &args.fit {
+        return costs::fit(data, args.output.as_deref(), args.json);
+    }
     let feature = |f: &Feature| match f {
         Feature::Dsp => "dsp",
         Feature::Fpu => "fpu",

@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod compare;
 mod compile;
+mod costs;
 mod eval;
 mod executor;
 mod lists;

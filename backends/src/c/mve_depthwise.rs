@@ -72,13 +72,28 @@ impl Planes {
         far(self.along.step, self.across.step) && far(self.along.out_step, self.across.out_step) && first < 1 << 12
     }
 
-    /// Instructions for one image.
+    /// Instructions for one image, near enough to choose between two ways.
     pub fn instructions(&self) -> f64 {
-        let groups = self.along.out.div_ceil(4) * self.across.out.div_ceil(2);
-        let macs = if self.stride == 1 { 10 } else { 16 };
-        let used = self.used(self.along, self.columns()).div_ceil(4) * self.used(self.across, self.rows()).div_ceil(2);
-        let lines = 7 * self.across.out.div_ceil(2) + 5 * self.pairs();
-        (self.channels * (groups * (macs + 20) + 5 * used / 2 + lines + 45)) as f64
+        let weights =
+            [("channels", 45.0), ("lines", 7.0), ("lines read", 5.0), ("patches", 30.0), ("patches at stride 2", 36.0)];
+        let weight = |name| weights.iter().find(|(other, _)| *other == name).map_or(2.5, |(_, w)| *w);
+        self.counts().into_iter().map(|(name, n)| if name == "filled" { 0.0 } else { n * weight(name) }).sum()
+    }
+
+    /// The work for one image.
+    pub fn counts(&self) -> [(&'static str, f64); 6] {
+        let lines = self.across.out.div_ceil(2);
+        let patches = self.along.out.div_ceil(4) * lines;
+        let read = self.used(self.along, self.columns()).div_ceil(4) * self.used(self.across, self.rows()).div_ceil(2);
+        let all = |n: usize| (self.channels * n) as f64;
+        [
+            ("channels", all(1)),
+            ("lines", all(lines)),
+            ("lines read", all(self.pairs())),
+            (if self.stride == 1 { "patches" } else { "patches at stride 2" }, all(patches)),
+            ("patches read", all(read)),
+            ("filled", self.bytes() as f64),
+        ]
     }
 
     /// Bytes of code and tables: most instructions are wide.

@@ -5,12 +5,14 @@
 //! for a low memory peak, and the buffers get their places in the arena.
 
 pub mod arena;
+mod choose;
 mod schedule;
 
 use crate::error::{Error, Result};
-use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CODE_BYTES, NEST_CYCLES, Offer};
-use mcc_ir::costs::{Code, Work};
+use choose::{Candidate, Present, candidates, choose, present, total};
+use mcc_ir::catalogue::{Implementation, KernelSpec};
 use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
+use mcc_ir::nest::Nest;
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanConst, PlanPort};
@@ -79,15 +81,24 @@ pub fn lower(
     let options = options.into();
     let roots = roots(graph);
     let order = schedule::order(graph, &roots);
+    let price = options.goal.cycles_per_byte(target);
+    let maker = Maker { graph, target, catalogue, price, roots: &roots };
+    let mut offers = Vec::with_capacity(order.len());
+    for &id in &order {
+        if let Def::Node { op, inputs } = &graph.value(id).def {
+            offers.push(maker.offered(op, inputs, graph.ty(id), &graph.value(id).origin)?);
+        }
+    }
+    let all: Vec<&[Candidate]> = offers.iter().map(|o| o.candidates.as_slice()).collect();
+    let present = present(&all, price);
     let attempt = |avoided: &Avoided| {
-        let mut lowering = Lowering::new(graph, target, catalogue, options, &roots, avoided);
+        let mut lowering = Lowering::new(&maker, options, (&offers, &present), avoided);
         for &id in &order {
             lowering.kernel(id)?;
         }
         lowering.finish()
     };
-    let price = options.goal.cycles_per_byte(target);
-    let total = |(plan, cost): &(Plan, f64)| cost + price * plan.arena_bytes as f64;
+    let whole = |(plan, cost): &(Plan, f64)| cost + price * plan.arena_bytes as f64;
     let mut avoided = Avoided::new();
     let mut now = attempt(&avoided)?;
     let mut best = now.clone();
@@ -100,7 +111,7 @@ pub fn lower(
             break;
         }
         now = attempt(&avoided)?;
-        if total(&now) < total(&best) {
+        if whole(&now) < whole(&best) {
             best = now.clone();
         }
     }
@@ -127,12 +138,47 @@ fn roots(graph: &Graph) -> Vec<ValueId> {
     roots
 }
 
-struct Lowering<'a> {
+/// What implementations depend on.
+struct Maker<'a> {
     graph: &'a Graph,
     target: &'a Target,
     catalogue: &'a [Implementation],
-    options: Options,
+    /// Cycles that a byte is worth.
+    price: f64,
     roots: &'a [ValueId],
+}
+
+impl Maker<'_> {
+    /// What there is for an operator on graph values.
+    fn offered(&self, op: &Op, inputs: &[ValueId], out_type: &TensorType, origin: &Origin) -> Result<Offered> {
+        let arg_types: Vec<TensorType> = inputs.iter().map(|v| self.graph.ty(*v).clone()).collect();
+        let types: Vec<&TensorType> = arg_types.iter().collect();
+        let nest = ops::nest(op, &types, out_type).map_err(|e| Error::Lower {
+            node: origin.join(", "),
+            ty: out_type.to_string(),
+            target: self.target.name.clone(),
+            reason: e.to_string(),
+        })?;
+        let consts: Vec<Option<&Tensor>> = inputs.iter().map(|v| self.graph.constant(self.roots[v.index()])).collect();
+        let spec = KernelSpec { op, arg_types: &arg_types, consts: &consts, out_type };
+        let candidates = candidates(&spec, &nest, self.target, self.catalogue, self.price);
+        Ok(Offered { nest, candidates })
+    }
+}
+
+/// The loop nest of a kernel, and all its implementations.
+#[derive(Clone)]
+struct Offered {
+    nest: Nest,
+    candidates: Vec<Candidate>,
+}
+
+struct Lowering<'a> {
+    maker: &'a Maker<'a>,
+    options: Options,
+    /// The implementations of each kernel, and the shared functions that are there.
+    offers: &'a [Offered],
+    present: &'a Present,
     avoided: &'a Avoided,
     /// The buffer of each root value.
     buffers_of: HashMap<ValueId, BufferId>,
@@ -142,26 +188,23 @@ struct Lowering<'a> {
     kernels: Vec<Kernel>,
     /// How each kernel's implementation may write over argument 0.
     overlaps: Vec<Option<Overlap>>,
-    /// Estimated cycles, with flash at its price.
-    cost: f64,
+    chosen: Vec<Candidate>,
     inputs: Vec<PlanPort>,
 }
 
 impl<'a> Lowering<'a> {
     fn new(
-        graph: &'a Graph,
-        target: &'a Target,
-        catalogue: &'a [Implementation],
+        maker: &'a Maker<'a>,
         options: Options,
-        roots: &'a [ValueId],
+        (offers, present): (&'a [Offered], &'a Present),
         avoided: &'a Avoided,
     ) -> Lowering<'a> {
+        let graph = maker.graph;
         let mut lowering = Lowering {
-            graph,
-            target,
-            catalogue,
+            maker,
             options,
-            roots,
+            offers,
+            present,
             avoided,
             buffers_of: HashMap::new(),
             consts_of: HashMap::new(),
@@ -169,7 +212,7 @@ impl<'a> Lowering<'a> {
             consts: vec![],
             kernels: vec![],
             overlaps: vec![],
-            cost: 0.0,
+            chosen: vec![],
             inputs: vec![],
         };
         for (i, port) in graph.inputs.iter().enumerate() {
@@ -195,7 +238,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn kernel(&mut self, id: ValueId) -> Result<()> {
-        let value = self.graph.value(id);
+        let value = self.maker.graph.value(id);
         let Def::Node { op, inputs } = &value.def else { return Ok(()) };
         let out = self.emit(op.clone(), inputs, &value.ty, value.origin.clone())?;
         self.buffers_of.insert(id, out);
@@ -204,24 +247,20 @@ impl<'a> Lowering<'a> {
 
     /// Adds a kernel that computes `op` on graph values into a new buffer.
     fn emit(&mut self, op: Op, inputs: &[ValueId], out_type: &TensorType, origin: Origin) -> Result<BufferId> {
-        let graph = self.graph;
+        let maker = self.maker;
+        let graph = maker.graph;
         let arg_types: Vec<TensorType> = inputs.iter().map(|v| graph.ty(*v).clone()).collect();
-        let types: Vec<&TensorType> = arg_types.iter().collect();
-        let refuse = |e: mcc_ir::Error| Error::Lower {
-            node: origin.join(", "),
-            ty: out_type.to_string(),
-            target: self.target.name.clone(),
-            reason: e.to_string(),
-        };
-        let nest = ops::nest(&op, &types, out_type).map_err(refuse)?;
-        let roots: Vec<ValueId> = inputs.iter().map(|v| self.roots[v.index()]).collect();
-        let consts: Vec<Option<&Tensor>> = roots.iter().map(|v| graph.constant(*v)).collect();
-        let spec = KernelSpec { op: &op, arg_types: &arg_types, consts: &consts, out_type };
+        let roots: Vec<ValueId> = inputs.iter().map(|v| maker.roots[v.index()]).collect();
         let now = self.kernels.len();
+        // Those beyond copy an input to an output.
+        let Offered { nest, candidates } = match self.offers.get(now) {
+            Some(offered) => offered.clone(),
+            None => maker.offered(&op, inputs, out_type, &origin)?,
+        };
         let allowed = |id| !self.avoided.contains(&(now, id));
-        let choice = choose(&spec, self.target, self.catalogue, allowed, self.options.goal);
-        let (implementation, offer) = (choice.implementation, choice.offer);
-        self.cost += choice.cost;
+        let choice = choose(&candidates, allowed, self.present, maker.price).clone();
+        let Candidate { implementation, offer, cycles, .. } = choice.clone();
+        self.chosen.push(choice);
         let mut args = Vec::with_capacity(inputs.len());
         for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings) {
             args.push(match graph.constant(*root) {
@@ -241,7 +280,7 @@ impl<'a> Lowering<'a> {
             }
         }
         let out = self.buffer(BufferKind::Value, out_type.bytes(), origin.clone());
-        let macs = ops::macs(&op, &types, out_type);
+        let macs = ops::macs(&op, &arg_types.iter().collect::<Vec<_>>(), out_type);
         self.overlaps.push(offer.overlap);
         self.kernels.push(Kernel {
             op,
@@ -254,7 +293,7 @@ impl<'a> Lowering<'a> {
             implementation,
             scratch,
             macs,
-            cycles: choice.cycles,
+            cycles,
             origin,
         });
         Ok(out)
@@ -262,15 +301,17 @@ impl<'a> Lowering<'a> {
 
     /// The plan and its cost.
     fn finish(mut self) -> Result<(Plan, f64)> {
-        let mut outputs = Vec::with_capacity(self.graph.outputs.len());
-        for (i, port) in self.graph.outputs.iter().enumerate() {
-            let ty = self.graph.ty(port.value);
-            let root = self.roots[port.value.index()];
+        let mut outputs = Vec::with_capacity(self.maker.graph.outputs.len());
+        for (i, port) in self.maker.graph.outputs.iter().enumerate() {
+            let ty = self.maker.graph.ty(port.value);
+            let root = self.maker.roots[port.value.index()];
             // An output needs a buffer of its own that a kernel fills.
             let own = self.buffers_of.get(&root).filter(|b| self.buffers[b.index()].kind == BufferKind::Value).copied();
             let buffer = match own {
                 Some(b) => b,
-                None => self.emit(Op::Map(vec![]), &[port.value], ty, self.graph.value(port.value).origin.clone())?,
+                None => {
+                    self.emit(Op::Map(vec![]), &[port.value], ty, self.maker.graph.value(port.value).origin.clone())?
+                }
             };
             self.buffers[buffer.index()].kind = BufferKind::Output(i);
             outputs.push(plan_port(port, ty, buffer));
@@ -284,69 +325,25 @@ impl<'a> Lowering<'a> {
             }
         }
         let mut plan = Plan {
-            name: self.graph.name.clone(),
+            name: self.maker.graph.name.clone(),
             buffers: self.buffers,
             consts: self.consts,
             kernels: self.kernels,
             inputs: self.inputs,
             outputs,
             arena_bytes: 0,
-            alignment: self.target.alignment,
+            alignment: self.maker.target.alignment,
             bounds: Default::default(),
         };
         share_memory(&mut plan, &self.overlaps, self.options.io == Io::Arena);
         arena::assign(&mut plan, self.options.io);
-        Ok((plan, self.cost))
+        let cost = total(self.chosen.iter(), self.maker.price);
+        Ok((plan, cost))
     }
 }
 
 fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
     PlanPort { name: port.name.clone(), ty: ty.clone(), quant: port.quant, buffer }
-}
-
-/// The implementation of a kernel.
-struct Choice {
-    implementation: &'static str,
-    offer: Offer,
-    /// Estimated cycles.
-    cycles: f64,
-    /// The same, with flash at its price.
-    cost: f64,
-}
-
-/// The allowed implementation with the fewest estimated cycles, flash counted at its price.
-fn choose(
-    spec: &KernelSpec<'_>,
-    target: &Target,
-    catalogue: &[Implementation],
-    allowed: impl Fn(&'static str) -> bool,
-    goal: Goal,
-) -> Choice {
-    let types: Vec<&TensorType> = spec.arg_types.iter().collect();
-    let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
-    // What is read has to be looked at: an average of a whole image is no one step.
-    let work = work.max(spec.arg_types.first().map_or(0, |x| x.elements() as u64));
-    let plain = Offer {
-        packings: vec![Packing::None; spec.arg_types.len()],
-        scratch_bytes: 0,
-        work: Work::cycles(NEST_CYCLES * work as f64),
-        code: Code::own(NEST_CODE_BYTES),
-        overlap: None,
-    };
-    let price = goal.cycles_per_byte(target);
-    let choice = |implementation, offer: Offer| {
-        let bytes = offer.const_bytes(spec) + offer.code.own + offer.code.shared.iter().map(|(_, n)| n).sum::<usize>();
-        let cycles = target.table.cycles(implementation, &offer.work);
-        Choice { implementation, offer, cycles, cost: cycles + price * bytes as f64 }
-    };
-    let offers =
-        catalogue.iter().filter(|e| allowed(e.id)).filter_map(|e| Some(choice(e.id, (e.offer)(spec, target)?)));
-    let nest = choice(NEST, plain);
-    // The loop nest is there where nothing else is, allowed or not.
-    match offers.min_by(|a, b| a.cost.total_cmp(&b.cost)) {
-        Some(best) if best.cost < nest.cost || !allowed(NEST) => best,
-        _ => nest,
-    }
 }
 
 /// Lets kernels write their output over an argument that dies there: in place where each output element needs only that

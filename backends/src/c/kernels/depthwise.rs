@@ -3,6 +3,7 @@
 //! Windows inside the image run over their taps without a test; those at the border find the place of each tap once. The DSP form
 //! takes four channels at a time.
 
+use super::work::{self, Windows};
 use super::{Geometry, Style, Template, affine, ahead, suits};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
@@ -36,17 +37,31 @@ fn offer(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Permute(vec![1, 2, 3, 0]);
-    let per_mac = match style {
-        Style::Dsp => 3.0,
-        Style::S8 => 6.0,
-        Style::F32 => 5.0,
-    };
-    let taps = (g.kernel[0] * g.kernel[1]) as f64;
-    let cycles = spec.out_type.elements() as f64 * (per_mac * taps + 20.0);
+    let work = work::epilogue(counts(&g, style), spec);
     // Of GCC's -O3 on the Cortex-M4.
     let code_bytes = if style == Style::Dsp { 2000 } else { 1200 };
     let overlap = Some(ahead(spec, 1, false, |p| g.first_read(p)));
-    Some(Offer { packings, scratch_bytes: 0, work: Work::cycles(cycles), code: Code::own(code_bytes), overlap })
+    Some(Offer { packings, scratch_bytes: 0, work, code: Code::own(code_bytes), overlap })
+}
+
+/// The work without the epilogue.
+fn counts(g: &Geometry, style: Style) -> Work {
+    let windows = Windows::new(g);
+    let taps = g.kernel[0] * g.kernel[1];
+    let columns = g.channels.div_ceil(if style == Style::Dsp { 4 } else { 1 }) as f64;
+    let names = match taps {
+        0..=UNROLLED => ["taps", "border taps"],
+        _ => ["taps in loops", "border taps in loops"],
+    };
+    let taps = taps as f64;
+    Work::default()
+        .and("runs of the kernel", 1.0)
+        .and("windows", windows.inside)
+        .and("columns", (windows.inside + windows.border) * columns)
+        .and(names[0], windows.inside * columns * taps)
+        .and("border windows", windows.border)
+        .and("border places", windows.border * taps)
+        .and(names[1], windows.border * columns * taps)
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {

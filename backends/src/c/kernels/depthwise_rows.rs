@@ -10,7 +10,7 @@
 //! may take over the input in place.
 
 use super::rescale::Rescale;
-use super::{Geometry, Style, Template, affine, plus, suits};
+use super::{Geometry, Style, Template, affine, plus, suits, work};
 use crate::c::consts;
 use crate::c::lines::Lines;
 use crate::c::writer::Writer;
@@ -51,7 +51,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     (scratch_bytes <= BAND_BYTES).then(|| Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes,
-        work: Work::cycles(rows.cycles(fast) * (g.batch * g.channels) as f64),
+        work: if fast { rows.work(&g, true) } else { work::epilogue(rows.work(&g, false), spec) },
         code: Code::own(CODE_BYTES),
         overlap,
     })
@@ -133,7 +133,31 @@ impl Rows {
         4 * CHANNELS * self.plane()
     }
 
-    /// Estimated cycles of one channel, fitted to the Cortex-M4; `fast`: by the helper in assembly.
+    /// The work, by the helper in assembly or without the epilogue.
+    fn work(&self, g: &Geometry, fast: bool) -> Work {
+        let channels = (g.batch * g.channels) as f64;
+        let bands = self.lines.div_ceil(self.band);
+        let keep = 3usize.saturating_sub(self.line_stride);
+        let read = bands * self.inputs() - (bands - 1) * keep;
+        let [words, lines] = match (self.stride, fast) {
+            (1, true) => ["words", "lines"],
+            (1, false) => ["words in C", "lines in C"],
+            (_, true) => ["words at stride 2", "lines"],
+            (_, false) => ["words at stride 2 in C", "lines in C"],
+        };
+        let columns = channels / CHANNELS as f64;
+        Work::default()
+            .and("runs of the kernel", 1.0)
+            .and("columns", columns)
+            .and("bands", columns * bands as f64)
+            .and(lines, channels * self.lines as f64)
+            .and(words, channels * (self.lines * (self.words - 1)) as f64)
+            .and("lines read", columns * read as f64)
+            .and("words read", columns * (read * self.words) as f64)
+            .and("words kept", columns * ((bands - 1) * keep * self.words) as f64)
+    }
+
+    /// Estimated cycles of one channel, to choose an axis; `fast`: by the helper in assembly.
     fn cycles(&self, fast: bool) -> f64 {
         let (lines, words) = (self.lines as f64, (self.words - 1) as f64);
         let bands = self.lines.div_ceil(self.band) as f64;

@@ -5,7 +5,7 @@
 //! pixels share all but the outermost at stride 1. The inner function is made for a number of channels, a size of the
 //! window and a stride, and makes all channels of two pixels ([`crate::c::quads`]).
 
-use super::{Geometry, Template, affine, ahead, strips};
+use super::{Geometry, Template, affine, ahead, strips, work};
 use crate::c::quads;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
@@ -33,11 +33,6 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Pairs { rows: strips::CHANNELS };
     let goes_on = strips::goes_on(spec.op.post());
-    let lines = g.batch * g.out[0];
-    let quads = (lines * g.out[1].div_ceil(2) * (g.outs / strips::CHANNELS)) as f64;
-    let steps = if goes_on { strips::STEP_CYCLES * (lines * g.out[1] * g.outs) as f64 } else { 0.0 };
-    let read = (g.batch * (g.height + g.pad[0]) * shape.pixels(&g) * g.channels) as f64;
-    let cycles = quads * (shape.cycles() + strips::QUAD_CYCLES) + steps + 1.9 * read + 80.0 * lines as f64;
     let scratch_bytes = shape.ring_bytes(&g) + if goes_on { 2 * g.outs } else { 0 };
     let code_bytes = 700 + 50 * shape.unrolled() * shape.width + if goes_on { 200 } else { 0 };
     // Before a line of output, the rows of its first window have been read but for the last ones.
@@ -50,7 +45,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     Some(Offer {
         packings,
         scratch_bytes,
-        work: Work::cycles(cycles),
+        work: work::rest(shape.work(&g), spec),
         code: Code::own(code_bytes),
         overlap: Some(overlap),
     })
@@ -97,11 +92,25 @@ impl Shape {
         (0..self.stride.min(self.width)).flat_map(|first| (first..self.width).step_by(self.stride))
     }
 
-    /// Estimated cycles of four channels of two pixels.
-    fn cycles(&self) -> f64 {
-        let word = 14 * self.width + self.stride.min(self.width);
-        let rounds = self.words / self.unrolled();
-        (self.height * (word * self.words + 7 * rounds + 12)) as f64
+    /// The work, without what follows when bytes are made.
+    fn work(&self, g: &Geometry) -> Work {
+        let lines = g.batch * g.out[0];
+        let pairs = lines * g.out[1].div_ceil(2);
+        let quads = pairs * (g.outs / strips::CHANNELS);
+        let rows = (quads * self.height) as f64;
+        let words = rows * self.words as f64;
+        let read = g.batch * (g.height + g.pad[0]).min((g.out[0] - 1) * g.stride[0] + self.height);
+        Work::default()
+            .and("runs of the kernel", 1.0)
+            .and("lines", lines as f64)
+            .and("pairs", pairs as f64)
+            .and("quads", quads as f64)
+            .and("rows", rows)
+            .and("turns", rows * (self.words / self.unrolled()) as f64)
+            .and("words", words * self.width as f64)
+            .and("first words", words * self.stride.min(self.width) as f64)
+            .and("lines read", read as f64)
+            .and("read", (read * g.width.min(self.pixels(g)) * g.channels) as f64)
     }
 
     /// The inner function.

@@ -11,7 +11,7 @@
 
 mod gather;
 
-use super::{Geometry, Style, Template, affine, ahead, plus, strips, suits};
+use super::{Geometry, Style, Template, affine, ahead, plus, strips, suits, work};
 use crate::c::quads;
 use crate::c::writer::Writer;
 use gather::{copy_rows, gather_row, window_function};
@@ -89,20 +89,9 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Panel { rows: g.block().1, depth: g.group() };
-    let per_mac = match style {
-        Style::Dsp => 1.3,
-        Style::S8 => 4.0,
-        Style::F32 => 3.0,
-    };
-    let cycles = (g.pixels * g.outs) as f64 * (per_mac * g.depth as f64 + 20.0) + (g.pixels * g.depth) as f64;
     let overlap = Some(g.overlap(spec));
-    Some(Offer {
-        packings,
-        scratch_bytes: g.scratch_bytes(),
-        work: Work::cycles(cycles),
-        code: Code::own(g.code_bytes()),
-        overlap,
-    })
+    let (work, code) = (work::epilogue(g.work(), spec), Code::own(g.code_bytes()));
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), work, code, overlap })
 }
 
 /// The DSP form with weights in pairs, where they fit.
@@ -120,16 +109,9 @@ fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Pairs { rows: g.block().1 };
-    let outputs = (g.pixels.next_multiple_of(g.block().0) * g.outs.next_multiple_of(g.block().1)) as f64;
-    let cycles = outputs * (1.0 * g.padded() as f64 + 24.0) + 1.5 * (g.pixels * g.depth) as f64;
     let overlap = Some(g.overlap(spec));
-    Some(Offer {
-        packings,
-        scratch_bytes: g.scratch_bytes(),
-        work: Work::cycles(cycles),
-        code: Code::own(g.code_bytes()),
-        overlap,
-    })
+    let (work, code) = (work::epilogue(g.work(), spec), Code::own(g.code_bytes()));
+    Some(Offer { packings, scratch_bytes: g.scratch_bytes(), work, code, overlap })
 }
 
 pub fn offer_conv_strips(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
@@ -152,21 +134,11 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Pairs { rows: g.block().1 };
     let goes_on = strips::goes_on(spec.op.post());
-    let quads = (g.pixels.div_ceil(2) * (g.outs / strips::CHANNELS)) as f64;
-    let steps = if goes_on { strips::STEP_CYCLES * (g.pixels * g.outs) as f64 } else { 0.0 };
-    let rows = if matches!(g.source, Source::Rows) { 1.9 } else { 3.0 } * (g.pixels * g.depth) as f64;
-    let cycles =
-        quads * (7.5 * g.padded() as f64 + 7.0 * g.padded().div_ceil(32) as f64 + strips::QUAD_CYCLES) + steps + rows;
+    let work = work::rest(g.strips_work(spec.op), spec);
     let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
     let code_bytes = if g.shares(spec.op) { 60 } else { 450 } + if goes_on { 200 } else { 0 };
     let overlap = if g.shares(spec.op) && g.grows() { g.behind() } else { g.overlap(spec) };
-    Some(Offer {
-        packings,
-        scratch_bytes,
-        work: Work::cycles(cycles),
-        code: Code::own(code_bytes),
-        overlap: Some(overlap),
-    })
+    Some(Offer { packings, scratch_bytes, work, code: Code::own(code_bytes), overlap: Some(overlap) })
 }
 
 impl Gemm {
@@ -260,6 +232,48 @@ impl Gemm {
             (_, false) => ("int8_t", 1),
             (_, true) => ("uint8_t", 1),
         }
+    }
+
+    /// The work without the epilogue.
+    fn work(&self) -> Work {
+        let (rows, channels) = self.block();
+        let blocks = (self.pixels.div_ceil(rows) * self.outs.div_ceil(channels)) as f64;
+        let groups = blocks * (self.padded() / self.group()) as f64;
+        let work = Work::default().and("runs of the kernel", 1.0);
+        // Blocks of a single pixel are others.
+        let work = match (self.pixels, self.style) {
+            (1, Style::F32) if channels == 8 => work.and("wide blocks", blocks).and("wide groups", groups),
+            (1, _) => work.and("single blocks", blocks).and("single groups", groups),
+            _ => work.and("blocks", blocks).and("groups", groups),
+        };
+        self.rows_work(work)
+    }
+
+    /// Adds what brings rows into working memory.
+    fn rows_work(&self, work: Work) -> Work {
+        let (pixels, padded) = (self.pixels as f64, self.padded() as f64);
+        match &self.source {
+            Source::Rows if self.gathers() => work.and("rows", pixels).and("copied", pixels * padded),
+            Source::Rows => work,
+            Source::Window { g, .. } => {
+                let work = work::gathering(work, g);
+                if self.stages() { work.and("staged rows", pixels).and("staged", pixels * padded) } else { work }
+            }
+        }
+    }
+
+    /// The same of the form that makes whole pixels.
+    fn strips_work(&self, op: &Op) -> Work {
+        let pairs = self.pixels.div_ceil(2);
+        let quads = (pairs * (self.outs / strips::CHANNELS)) as f64;
+        let groups = self.padded() / 4;
+        let work = Work::default()
+            .and("runs of the kernel", 1.0)
+            .and("pairs", pairs as f64)
+            .and("quads", quads)
+            .and("groups", quads * groups as f64)
+            .and("turns", quads * groups.div_ceil(8) as f64);
+        if self.shares(op) { work.and("copied", (self.pixels * self.depth) as f64) } else { self.rows_work(work) }
     }
 
     /// Elements of the row type from one row of a block in working memory to the next, and from one group to the next.

@@ -17,6 +17,7 @@ mod rescale;
 mod residual;
 mod strips;
 mod winograd;
+mod work;
 
 use super::helpers::Helpers;
 use super::nest::Printer;

@@ -5,7 +5,7 @@
 //! follow each other and sums wait in working memory.
 
 use super::mve_store::{Clamp, Epilogue};
-use super::{Geometry, Style, Template, affine, suits};
+use super::{Geometry, Style, Template, affine, suits, work};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
@@ -73,12 +73,21 @@ impl Rows {
         4 * self.chunk + if self.copies() { self.padded() } else { 0 }
     }
 
-    fn instructions(&self, epilogue: Option<Epilogue>) -> f64 {
-        let groups = (self.outs.div_ceil(8) * self.passes * (LANES * self.vectors + 4)) as f64;
-        let calls = (self.outs.div_ceil(self.chunk) * (self.passes * 45 + 30)) as f64;
-        let copies = if self.copies() { self.padded() as f64 / 2.0 } else { 0.0 };
-        let store = self.outs as f64 * if matches!(epilogue, Some(Epilogue::Scale(_))) { 4.0 } else { 25.0 };
-        self.rows as f64 * (groups + calls + copies + store)
+    fn work(&self, spec: &KernelSpec<'_>) -> Work {
+        let rows = self.rows as f64;
+        let chunks = rows * self.outs.div_ceil(self.chunk) as f64;
+        let groups = rows * (self.outs.div_ceil(8) * self.passes) as f64;
+        let work = Work::default()
+            .and("runs of the kernel", 1.0)
+            .and("chunks", chunks)
+            .and("passes", chunks * self.passes as f64)
+            .and("groups", groups)
+            .and("vectors", groups * self.vectors as f64)
+            .and("copied", if self.copies() { rows * self.depth as f64 } else { 0.0 });
+        match Epilogue::of(spec.op, spec.arg_types, spec.out_type) {
+            Some(Epilogue::Scale(_)) => work.and("scaled", rows * self.outs as f64),
+            _ => work::epilogue(work, spec),
+        }
     }
 }
 
@@ -90,11 +99,10 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     let r = Rows::new(spec.op, spec.arg_types, spec.out_type)?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Panel { rows: r.chunk, depth: LANES * r.vectors };
-    let epilogue = Epilogue::of(spec.op, spec.arg_types, spec.out_type);
     Some(Offer {
         packings,
         scratch_bytes: r.scratch_bytes(),
-        work: Work::cycles(r.instructions(epilogue)),
+        work: r.work(spec),
         code: Code::own(CODE_BYTES),
         overlap: None,
     })

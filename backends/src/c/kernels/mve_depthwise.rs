@@ -42,7 +42,10 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     Some(Offer {
         packings,
         scratch_bytes: planes.bytes(),
-        work: Work::cycles(g.batch as f64 * (planes.instructions() + planes.bytes() as f64 / 2.0)),
+        work: planes
+            .counts()
+            .into_iter()
+            .fold(Work::default().and("runs of the kernel", 1.0), |work, (name, n)| work.and(name, g.batch as f64 * n)),
         code: Code::own(planes.code_bytes() + 100),
         overlap: in_place.then_some(Overlap::InPlace),
     })

@@ -8,7 +8,7 @@
 //! after the other, whichever takes fewer instructions.
 
 use super::mve_store::{self, Epilogue, Tile};
-use super::{Geometry, Style, Template, affine, ahead_by, plus, suits};
+use super::{Geometry, Style, Template, affine, ahead_by, plus, suits, work};
 use crate::c::mve::{Pass, Sums};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
@@ -67,7 +67,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, takes: bool, lean: bool) -> Opt
     Some(Offer {
         packings,
         scratch_bytes: form.scratch_bytes(),
-        work: Work::cycles(form.instructions),
+        work: form.work(spec)?,
         code: Code::own(CODE_BYTES),
         overlap: form.overlap(spec),
     })
@@ -368,6 +368,49 @@ impl Form {
     fn scratch_bytes(&self) -> usize {
         // Sums of pairs lie apart.
         self.tile * self.blocks * BLOCK_BYTES + self.view_bytes.next_multiple_of(4)
+    }
+
+    fn work(&self, spec: &KernelSpec<'_>) -> Option<Work> {
+        let p = Problem::new(spec.op, spec.arg_types, spec.out_type)?;
+        let passes = self.offsets.len() as f64;
+        let tiles = (self.images * self.lines.div_ceil(self.tile)) as f64;
+        let lines = (self.images * self.lines) as f64;
+        let blocks = lines * self.blocks as f64;
+        let pairs = (2 * self.outs.div_ceil(4)) as f64;
+        let whole = self.outs.is_multiple_of(4);
+        let stored = blocks * (4 * self.outs) as f64;
+        let work = Work::default()
+            .and("runs of the kernel", 1.0)
+            .and("tiles", tiles)
+            .and("instructions of sums", pairs * blocks * passes * self.sums.instructions() as f64)
+            .and("passes over lines", pairs * lines * passes)
+            .and("passes over tiles", pairs * tiles * passes)
+            .and("vectors of tiles", pairs * tiles * passes * self.sums.vectors() as f64)
+            .and("tiles of pairs", pairs * tiles)
+            .and(if whole { "stores" } else { "stores by channels" }, pairs * tiles);
+        let work = match (p.epilogue, whole) {
+            (Some(Epilogue::Scale(_)), true) => work.and("scaled", stored),
+            (Some(Epilogue::Scale(_)), false) => work.and("scaled by channels", stored),
+            (Some(Epilogue::Add { .. }), true) => work.and("added", stored),
+            (Some(Epilogue::Add { .. }), false) => work.and("added by channels", stored),
+            (None, _) => work::epilogue(work, spec),
+        };
+        Some(match (self.source, &p.geometry) {
+            (Source::Rows { columns }, Some(g)) => {
+                let rows = tiles * Form::view_rows(g, self.tile) as f64;
+                work.and("rows", rows).and("bytes of rows", rows * (columns * g.channels) as f64)
+            }
+            (Source::Windows, Some(g)) => {
+                let vectors = g.kernel[0] * (g.kernel[1] * g.channels).div_ceil(LANES);
+                work::gathering(work, g).and("vectors gathered", (p.pixels * vectors) as f64)
+            }
+            (Source::Windows, None) => {
+                let vectors = p.pixels * p.depth.div_ceil(LANES);
+                work.and("rows gathered", p.pixels as f64).and("vectors of rows", vectors as f64)
+            }
+            (Source::Lie, _) => work.and("copied", self.view_bytes as f64),
+            (Source::Rows { .. }, None) => work,
+        })
     }
 
     fn estimate(&self, p: &Problem) -> f64 {

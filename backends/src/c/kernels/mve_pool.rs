@@ -1,7 +1,7 @@
 //! Average pooling of 8 bits with the vector instructions of Armv8.1-M (Helium): eight channels at a time, each summed in
 //! the order of the operator's loop nest.
 
-use super::{Template, affine, flat, printable};
+use super::{Template, affine, flat, printable, work};
 use crate::c::consts;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
@@ -33,11 +33,20 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     if !fits || !target.has(Feature::Mve) || flat(spec.op, spec.arg_types, out).is_none() {
         return None;
     }
+    let pixels = (out.elements() / channels) as f64;
     let taps = (o.kernel[0] * o.kernel[1]) as f64;
     o.post.iter().all(printable).then(|| Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 4 * channels,
-        work: Work::cycles(out.elements() as f64 * (1.8 * taps + 25.0)),
+        work: work::epilogue(
+            Work::default()
+                .and("runs of the kernel", 1.0)
+                .and("windows", pixels)
+                .and("rows", pixels * o.kernel[0] as f64)
+                .and("taps", pixels * taps)
+                .and("vectors", pixels * taps * (channels / CHANNELS) as f64),
+            spec,
+        ),
         code: Code::own(CODE_BYTES),
         overlap: None,
     })

@@ -12,9 +12,6 @@ use mcc_ir::dtype::DType;
 use mcc_ir::packing::Packing;
 use mcc_ir::target::{Feature, Target};
 
-/// Estimated cycles of four channels of two pixels beside their products, fitted to the Cortex-M4.
-pub const QUAD_CYCLES: f64 = 88.0;
-
 /// Channels that are made together.
 pub const CHANNELS: usize = 4;
 
@@ -35,9 +32,6 @@ pub fn fits(spec: &KernelSpec<'_>, target: &Target) -> bool {
 pub fn goes_on(spec_post: Option<&Vec<mcc_ir::op::Step>>) -> bool {
     spec_post.is_some_and(|p| p.len() > 1)
 }
-
-/// Estimated cycles of an element of such an epilogue.
-pub const STEP_CYCLES: f64 = 10.0;
 
 /// Defines a layer's table and the layer itself, of `groups` groups of four values in a row: for lines of `length`
 /// pixels, which come in pairs, and then that of a last pixel by itself.

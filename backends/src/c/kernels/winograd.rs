@@ -7,7 +7,7 @@
 
 use super::rescale::Rescale;
 use super::residual::Residual;
-use super::{Geometry, Style, Template, affine, suits};
+use super::{Geometry, Style, Template, affine, suits, work};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
@@ -57,7 +57,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer
     Some(Offer {
         packings,
         scratch_bytes: tiles.scratch_bytes(),
-        work: Work::cycles(tiles.cycles(&g, o.post.len())),
+        work: tiles.work(&g, spec),
         code: Code::own(tiles.code_bytes()),
         overlap: None,
     })
@@ -100,21 +100,39 @@ impl Tiles {
         4 * (self.transformed() + self.sums()) + self.form.inputs() * self.form.inputs() * self.pixel()
     }
 
-    /// Estimated cycles, fitted to the Cortex-M4; `steps` are those of the epilogue.
-    fn cycles(&self, g: &Geometry, steps: usize) -> f64 {
-        let groups = self.count.div_ceil(TILES) as f64;
-        let products = self.form.frequencies() as f64 * (16.0 * self.words as f64 + 18.0);
-        // Of a word of a tile, and of a tile under a filter.
-        let (bring, back) = match self.form {
-            Winograd::F2 => (160.0, 110.0),
-            Winograd::F4 => (406.0, 395.0),
-            Winograd::Stride2 => (323.0, 135.0),
+    fn work(&self, g: &Geometry, spec: &KernelSpec<'_>) -> Work {
+        let (tiles, groups) = (self.count as f64, self.count.div_ceil(TILES) as f64);
+        let (size, inputs) = (self.form.outputs(), self.form.inputs());
+        let multiplied = groups * (g.outs.div_ceil(FILTERS) * self.form.frequencies()) as f64;
+        // Tiles whose inputs leave the image, which are brought pixel by pixel.
+        let inside = |axis: usize| {
+            let (n, step) = ([self.rows, self.columns][axis], size * self.form.stride());
+            let within =
+                |t: &usize| t * step >= g.pad[axis] && t * step + inputs <= [g.height, g.width][axis] + g.pad[axis];
+            (0..n).filter(within).count()
         };
-        let tile = 100.0 * self.form.inputs() as f64 + bring * self.words as f64;
-        let outputs = (self.form.outputs() * self.form.outputs()) as f64;
-        let back = back + if steps > 1 { 20.0 * outputs } else { 0.0 };
-        let pairs = g.outs.div_ceil(FILTERS) as f64;
-        groups * (TILES as f64 * tile + pairs * (products + (TILES * FILTERS) as f64 * back))
+        let whole = (g.batch * inside(0) * inside(1)) as f64;
+        let pixels = (inputs * inputs) as f64;
+        let work = Work::default()
+            .and("runs of the kernel", 1.0)
+            .and("tiles", tiles)
+            .and("tiles inside", whole)
+            .and("border pixels", (tiles - whole) * pixels)
+            .and("border bytes", (tiles - whole) * pixels * g.channels as f64)
+            .and("bytes inside", whole * pixels * g.channels as f64)
+            .and("words brought", tiles * self.words as f64)
+            .and("products", multiplied * self.words as f64)
+            .and("frequencies", multiplied)
+            .and("filters", groups * g.outs.div_ceil(FILTERS) as f64)
+            .and("sums", tiles * g.outs as f64);
+        let rescaled = Rescale::new(spec).is_some();
+        let full = g.out.iter().all(|n| n.is_multiple_of(size));
+        let outputs = spec.out_type.elements() as f64;
+        match (rescaled, full) {
+            (false, _) => work::epilogue(work, spec),
+            (true, true) => work::rest(work.and("bytes in whole tiles", outputs), spec),
+            (true, false) => work::rest(work.and("bytes in cut tiles", outputs), spec),
+        }
     }
 
     /// Estimated bytes of code, of which kernels of one number of words share the most.

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Measures layers by every implementation that takes them, for the cost table of a core.
+
+    scripts/mcu-costs.py cortex-m4 [--mcc target/release/mcc] [--shared ../shared] [--layers backends/costs/layers.mcc]
+        [-o backends/costs/cortex-m4.csv] [--only TEXT]
+
+`mcc targets --layers` writes the C of each layer by each implementation. Many go into one firmware image, which runs
+on an emulated core under the counting plugin of the shared folder. Rows: layer, implementation, cycles of one run
+(instructions on a Cortex-M55, whose cycles are not modelled), bytes of code. `--only` measures again the rows of which
+layer or implementation contains TEXT, and keeps the others. Then: mcc targets --fit backends/costs/cortex-m4.csv -o
+backends/costs/cortex-m4.toml. Needs arm-none-eabi-gcc, qemu-system-arm and gcc.
+"""
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+HARD = "-mthumb -mfloat-abi=hard"
+# By target: the machine, the compiler's options, flash and RAM, and what is counted. A Cortex-M0 is run as a subset of a
+# Cortex-M4, with the same costs of instructions.
+CORES = {
+    "cortex-m0": ("mps2-an386", "-mcpu=cortex-m0 -mthumb", 4 << 20, 4 << 20, "m4_cycles"),
+    "cortex-m4": ("mps2-an386", f"-mcpu=cortex-m4 {HARD} -mfpu=fpv4-sp-d16", 4 << 20, 4 << 20, "m4_cycles"),
+    "cortex-m55": ("mps3-an547", f"-mcpu=cortex-m55 {HARD}", 512 << 10, 512 << 10, "instructions"),
+}
+# What an image takes beside the layers.
+SPARE = 32 << 10
+
+MAIN = """
+__attribute__((aligned(16))) static unsigned char arena[{arena}];
+void host_write(const char *);
+__attribute__((noinline)) void bench_begin(void) {{ __asm volatile("nop"); }}
+__attribute__((noinline)) void bench_end(void) {{ __asm volatile("nop; nop"); }}
+static void fill(unsigned at, unsigned bytes, int is_float) {{
+    for (unsigned i = 0; i < bytes; i++) {{
+        if (!is_float) arena[at + i] = (unsigned char)((i * 37u + 11u) * 2654435761u >> 24);
+        else if (i % 4 == 0) {{
+            float v = (float)((i * 2654435761u >> 16) & 4095u) / 1024.0f - 1.5f;
+            memcpy(arena + at + i, &v, 4);
+        }}
+    }}
+}}
+int main(void) {{
+    int rc = 0;
+{runs}
+    return rc;
+}}
+"""
+
+
+def sh(command, **more):
+    run = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    if run.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{run.stdout}")
+    return run.stdout
+
+
+def sections(path):
+    """Bytes of code, and of code and constants, of an object file."""
+    code = all_ = 0
+    for line in sh(["arm-none-eabi-size", "-A", path]).splitlines():
+        cells = line.split()
+        if len(cells) == 3 and cells[0].startswith((".text", ".rodata", ".data")):
+            all_ += int(cells[1])
+            code += int(cells[1]) if cells[0].startswith(".text") else 0
+    return code, all_
+
+
+def compile_source(source, folder, flags):
+    path = folder / source["name"]
+    sh(["arm-none-eabi-gcc", *flags, "-O3", "-c", f"{path}.c", "-o", f"{path}.o"])
+    source["code"], source["flash"] = sections(f"{path}.o")
+
+
+def images(sources, flash, ram):
+    """Sources that fit into one image, list by list."""
+    group, bytes_ = [], 0
+    for source in sources:
+        if source["arena_bytes"] + SPARE > ram:
+            sys.exit(f"{source['layer']} takes more memory than the machine has")
+        if bytes_ + source["flash"] + SPARE > flash and group:
+            yield group
+            group, bytes_ = [], 0
+        group.append(source)
+        bytes_ += source["flash"]
+    if group:
+        yield group
+
+
+def run_image(group, number, folder, flags, machine, memory, tools):
+    """The plugin's figures of each source of an image."""
+    runs = []
+    for s in group:
+        for port in s["inputs"]:
+            runs.append(f"    fill({port['offset']}, {port['bytes']}, {int(port['type'] == 'float')});")
+        at = ", ".join(f"(void *)(arena + {p['offset']})" for p in s["inputs"] + s["outputs"])
+        runs.append(f"    bench_begin(); rc |= {s['name']}_run(arena, {at}); bench_end();")
+    arena = max(s["arena_bytes"] for s in group)
+    text = "#include <string.h>\n" + "".join(f'#include "{s["name"]}.h"\n' for s in group)
+    base = folder / f"image{number}"
+    main = base.with_suffix(".main.c")
+    main.write_text(text + MAIN.format(arena=max(arena, 16), runs="\n".join(runs)))
+    board = (tools / "board.ld").read_text().replace("FLASH_BYTES", str(memory[0])).replace("RAM_BYTES", str(memory[1]))
+    base.with_suffix(".ld").write_text(board)
+    elf = base.with_suffix(".elf")
+    objects = [folder / f"{s['name']}.o" for s in group]
+    gcc = ["arm-none-eabi-gcc", *flags, "-O1", "-w"]
+    sh([*gcc, "-nostartfiles", "--specs=nano.specs", "-T", base.with_suffix(".ld"), "-Wl,--gc-sections",
+        tools / "startup.c", main, *objects, "-lm", "-o", elf])
+    symbols = {c[2]: int(c[0], 16) & ~1 for c in map(str.split, sh(["arm-none-eabi-nm", elf]).splitlines()) if len(c) == 3}
+    log = base.with_suffix(".log")
+    plugin = f"{folder / 'plugin.so'},begin={symbols['bench_begin']:#x},end={symbols['bench_end']:#x},top=0"
+    sh(["qemu-system-arm", "-M", machine, "-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config",
+        "enable=on,target=native", "-kernel", elf, "-d", "plugin", "-D", log, "-plugin", plugin], stdin=subprocess.DEVNULL)
+    found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"region')]
+    if len(found) != len(group):
+        sys.exit(f"image {number}: {len(found)} runs of {len(group)} were seen")
+    return found
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("target", choices=CORES)
+    args.add_argument("--mcc", type=pathlib.Path, default="target/release/mcc")
+    args.add_argument("--shared", type=pathlib.Path, default="../shared")
+    args.add_argument("--layers", type=pathlib.Path, default="backends/costs/layers.mcc")
+    args.add_argument("-o", "--output", type=pathlib.Path)
+    args.add_argument("--only", default="")
+    args = args.parse_args()
+    output = args.output or pathlib.Path(f"backends/costs/{args.target}.csv")
+    machine, arch, *memory, unit = CORES[args.target]
+    flags = [*arch.split(), "-ffunction-sections", "-fdata-sections"]
+    tools = args.shared / "tools" / "mcu"
+    rows = {}
+    if args.only and output.exists():
+        rows = {(row[0], row[1]): row[2:] for row in csv.reader(output.open()) if row[0] != "layer"}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        sh([args.mcc.resolve(), "targets", "--layers", args.layers, "--target", args.target, "-o", folder])
+        sh(["gcc", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-o", folder / "plugin.so", tools / "cm4model.c"])
+        index = json.loads((folder / "index.json").read_text())
+        sources = [s for s in index if args.only in s["layer"] or args.only in s["implementation"]]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda s: compile_source(s, folder, flags), sources))
+            groups = list(images(sources, *memory))
+            run = lambda i: run_image(groups[i], i, folder, flags, machine, memory, tools)
+            for group, found in zip(groups, pool.map(run, range(len(groups)))):
+                for s, figures in zip(group, found):
+                    rows[s["layer"], s["implementation"]] = [figures[unit], s["code"]]
+        # In the order of the layers and of the catalogue.
+        order = [(s["layer"], s["implementation"]) for s in index]
+    with output.open("w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["layer", "implementation", "instructions" if unit == "instructions" else "cycles", "code"])
+        writer.writerows([*key, *rows[key]] for key in order if key in rows)
+    print(f"{len(sources)} measured, {len(rows)} rows in {output}")
+
+
+if __name__ == "__main__":
+    main()
