@@ -6,7 +6,8 @@
 
 `mcc targets --layers` writes the C of each layer by each implementation. Many go into one firmware image, which runs
 on an emulated core under the counting plugin of the shared folder. Rows: layer, implementation, cycles of one run
-(instructions on a Cortex-M55, whose cycles are not modelled), bytes of code. `--only` measures again the rows of which
+(instructions on a Cortex-M55, whose cycles are not modelled), bytes of the kernel's own code. A second file,
+NAME-functions.csv, holds the bytes of functions that kernels share. `--only` measures again the rows of which
 layer or implementation contains TEXT, and keeps the others. Then: mcc targets --fit backends/costs/cortex-m4.csv -o
 backends/costs/cortex-m4.toml. Needs arm-none-eabi-gcc, qemu-system-arm and gcc.
 """
@@ -61,21 +62,28 @@ def sh(command, **more):
     return run.stdout
 
 
-def sections(path):
-    """Bytes of code, and of code and constants, of an object file."""
+def sections(name, path):
+    """Of an object file: bytes of the kernel's own code, of all code and constants, and of each helper function."""
     code = all_ = 0
     for line in sh(["arm-none-eabi-size", "-A", path]).splitlines():
         cells = line.split()
         if len(cells) == 3 and cells[0].startswith((".text", ".rodata", ".data")):
             all_ += int(cells[1])
             code += int(cells[1]) if cells[0].startswith(".text") else 0
-    return code, all_
+    helpers = {}
+    for line in sh(["arm-none-eabi-nm", "-S", path]).splitlines():
+        cells = line.split()
+        if len(cells) == 4 and cells[2] in "tT" and not cells[3].startswith((f"{name}_k", f"{name}_run")):
+            # Clones that GCC makes are the function, too.
+            helper = cells[3].removeprefix(f"{name}_").split(".")[0]
+            helpers[helper] = helpers.get(helper, 0) + int(cells[1], 16)
+    return code - sum(helpers.values()), all_, helpers
 
 
 def compile_source(source, folder, flags):
     path = folder / source["name"]
     sh(["arm-none-eabi-gcc", *flags, "-O3", "-c", f"{path}.c", "-o", f"{path}.o"])
-    source["code"], source["flash"] = sections(f"{path}.o")
+    source["code"], source["flash"], source["helpers"] = sections(source["name"], f"{path}.o")
 
 
 def images(sources, flash, ram):
@@ -159,6 +167,17 @@ def main():
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["layer", "implementation", "instructions" if unit == "instructions" else "cycles", "code"])
         writer.writerows([*key, *rows[key]] for key in order if key in rows)
+    functions = output.with_name(output.stem + "-functions.csv")
+    helpers = {}
+    if args.only and functions.exists():
+        helpers = {row[0]: [int(row[1])] for row in csv.reader(functions.open()) if row[0] != "function"}
+    for source in sources:
+        for name, size in source["helpers"].items():
+            helpers.setdefault(name, []).append(size)
+    with functions.open("w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["function", "bytes"])
+        writer.writerows([name, sorted(sizes)[len(sizes) // 2]] for name, sizes in sorted(helpers.items()))
     print(f"{len(sources)} measured, {len(rows)} rows in {output}")
 
 

@@ -4,6 +4,7 @@
 //! The report depends on the plan and the target only, so that equal compilations give equal files.
 
 use mcc_ir::Target;
+use mcc_ir::costs::Unit;
 use mcc_ir::op::{Op, Step};
 use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, Kernel, Plan, PlanPort};
 use mcc_ir::target::Feature;
@@ -26,6 +27,9 @@ pub struct KernelReport {
     pub output_type: &'static str,
     /// Multiply-accumulates of one run.
     pub macs: u64,
+    /// Estimate of one run, in [`Totals::cost_unit`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_estimate: Option<u64>,
     /// Bytes of its constants as emitted.
     pub weight_bytes: usize,
     /// Bytes of the arena in use while it runs, its scratch included.
@@ -65,6 +69,15 @@ pub struct PortReport {
 pub struct Totals {
     pub kernels: usize,
     pub macs: u64,
+    /// Estimate of one run without wait states of memory, and what it counts: cycles, or instructions where cycles are not
+    /// known. Absent where the target has no table of costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_estimate: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_unit: Option<&'static str>,
+    /// These cycles at the chip's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms_estimate: Option<f64>,
     /// Bytes of all constants as emitted, each counted once.
     pub weight_bytes: usize,
     /// The most bytes in use at one time.
@@ -127,7 +140,8 @@ pub struct Report {
 
 impl Report {
     pub fn of(plan: &Plan, target: &Target) -> Report {
-        let kernels: Vec<KernelReport> = plan.kernels.iter().enumerate().map(|(i, k)| kernel(plan, i, k)).collect();
+        let kernels: Vec<KernelReport> =
+            plan.kernels.iter().enumerate().map(|(i, k)| kernel(plan, target, i, k)).collect();
         let ports = |ports: &[PlanPort]| ports.iter().map(|p| port(plan, p)).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(&plan.inputs), ports(&plan.outputs));
         let outside: usize = inputs.iter().chain(&outputs).filter(|p| p.offset.is_none()).map(|p| p.bytes).sum();
@@ -135,6 +149,9 @@ impl Report {
         let totals = Totals {
             kernels: kernels.len(),
             macs: plan.macs(),
+            cost_estimate: cost(target, plan.kernels.iter().map(|k| k.cycles).sum()),
+            cost_unit: has_costs(target).then(|| target.table.unit.name()),
+            latency_ms_estimate: latency(plan, target),
             weight_bytes,
             peak_live_bytes: kernels.iter().map(|k| k.live_bytes).max().unwrap_or(0),
             arena_bytes: plan.arena_bytes,
@@ -174,6 +191,21 @@ impl Report {
     }
 }
 
+fn has_costs(target: &Target) -> bool {
+    !target.table.cycles.0.is_empty()
+}
+
+fn cost(target: &Target, cycles: f64) -> Option<u64> {
+    has_costs(target).then(|| cycles.round() as u64)
+}
+
+/// Milliseconds of one run, to a hundredth; `None` where the cycles or the clock are not known.
+fn latency(plan: &Plan, target: &Target) -> Option<f64> {
+    let cycles: f64 = plan.kernels.iter().map(|k| k.cycles).sum();
+    let mhz = target.mhz.filter(|_| has_costs(target) && target.table.unit == Unit::Cycles)?;
+    Some((cycles / mhz / 10.0).round() / 100.0)
+}
+
 /// How much larger `size` is than `bound`, in percent of it, with two decimals.
 fn gap(size: usize, bound: usize) -> f64 {
     match bound {
@@ -211,7 +243,7 @@ fn buffer(b: &Buffer) -> Option<BufferReport> {
     })
 }
 
-fn kernel(plan: &Plan, index: usize, k: &Kernel) -> KernelReport {
+fn kernel(plan: &Plan, target: &Target, index: usize, k: &Kernel) -> KernelReport {
     let used: HashSet<_> = k
         .args
         .iter()
@@ -234,6 +266,7 @@ fn kernel(plan: &Plan, index: usize, k: &Kernel) -> KernelReport {
         output_shape: k.out_type.shape.clone(),
         output_type: k.out_type.dtype.name(),
         macs: k.macs,
+        cost_estimate: cost(target, k.cycles),
         weight_bytes: used.iter().map(const_bytes).sum(),
         live_bytes: plan.live_bytes(index),
         scratch_bytes: k.scratch.map_or(0, |b: BufferId| plan.buffer(b).bytes),

@@ -18,9 +18,6 @@ pub const NEST: &str = "nest";
 /// Estimated cycles of a loop nest for each multiply-accumulate, or output element where there are more.
 pub const NEST_CYCLES: f64 = 10.0;
 
-/// Estimated bytes of a loop nest's code.
-pub const NEST_CODE_BYTES: usize = 400;
-
 /// A kernel to be implemented.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelSpec<'a> {
@@ -39,7 +36,7 @@ pub struct Offer {
     pub scratch_bytes: usize,
     /// What one run does; the target's [`crate::costs::CostTable`] makes cycles of it.
     pub work: Work,
-    /// Estimated bytes of code, to be compared with [`NEST_CODE_BYTES`]; none where nobody counts them, as on the host.
+    /// Its code; none where nobody counts it, as on the host.
     pub code: Code,
     /// How the output may overlap argument 0, if at all; in place only where the output is not larger.
     pub overlap: Option<Overlap>,

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 /// Show what a model needs on a target, kernel by kernel.
 ///
-/// `live` is the memory of the arena in use while a kernel runs. Code size is an estimate.
+/// `live` is the memory of the arena in use while a kernel runs. Code size is an estimate, and so are cycles (or
+/// instructions, where a core's cycles are not known): they come from measured kernels, without wait states of memory.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  mcc analyze model.onnx --target stm32h7")]
 pub struct Args {
@@ -52,7 +53,8 @@ pub fn run(args: &Args) -> Result<()> {
         return output::print_json(&Outcome { report, fits, over });
     }
     let rows: Vec<Vec<String>> = report.kernels.iter().map(|k| row(k, &report)).collect();
-    let header = ["id", "op(fused)", "out", "macc", "%", "w(B)", "live(B)", "%peak", "impl", "from"];
+    let unit = report.totals.cost_unit.unwrap_or("cost");
+    let header = ["id", "op(fused)", "out", "macc", "%", unit, "%", "w(B)", "live(B)", "%peak", "impl", "from"];
     output::print(&output::table(&header, &rows))?;
     output::print(&totals(&report))?;
     if let Some(peak) = report.peak() {
@@ -100,6 +102,8 @@ fn row(k: &KernelReport, report: &Report) -> Vec<String> {
         k.output(),
         k.macs.to_string(),
         percent(k.macs as f64, t.macs as f64),
+        k.cost_estimate.map_or("-".into(), |n| n.to_string()),
+        percent(k.cost_estimate.unwrap_or(0) as f64, t.cost_estimate.unwrap_or(0) as f64),
         k.weight_bytes.to_string(),
         k.live_bytes.to_string(),
         percent(k.live_bytes as f64, t.peak_live_bytes as f64),

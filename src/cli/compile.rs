@@ -181,6 +181,10 @@ pub fn totals(report: &Report) -> String {
         t.arena_gap_operator_percent,
         n(t.arena_bound_operator_bytes),
     );
+    if let (Some(cost), Some(unit)) = (t.cost_estimate, t.cost_unit) {
+        let latency = t.latency_ms_estimate.map_or(String::new(), |ms| format!(", {ms} ms at the chip's clock"));
+        text += &format!("one run {} {unit}{latency} (estimate, without wait states)\n", output::thousands(cost));
+    }
     if let Some(r) = &report.requant {
         text += &format!(
             "requantised in integers: {} of {} output elements differ on {} random samples\n",

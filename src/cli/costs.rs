@@ -79,9 +79,11 @@ pub fn fit(data: &Path, table: Option<&Path>, json: bool) -> Result<()> {
     let layers = costs::layers(&layers, &read(&layers)?)?;
     let text = read(data)?;
     let rows = costs::rows(data, &text, &layers, target)?;
-    let found = costs::fit(&rows);
+    let functions = data.with_file_name(format!("{stem}-functions.csv"));
+    let functions = costs::functions(&functions, &read(&functions)?)?;
+    let found = costs::fit(&rows, &functions, costs::unit(&text));
     if let Some(path) = table {
-        let written = costs::print(&found, &text, &stem);
+        let written = costs::print(&found, &stem);
         output::write_files(&[(path.into(), written.into_bytes())])?;
     }
     let all = Quality::all(&rows, &found);
@@ -90,7 +92,7 @@ pub fn fit(data: &Path, table: Option<&Path>, json: bool) -> Result<()> {
             layer: &r.layer,
             implementation: &r.implementation,
             measured: r.measured,
-            predicted: (found.cycles(&r.implementation, &r.work)).round(),
+            predicted: (found.cycles.of(&r.implementation, &r.work)).round(),
             work: r.work.counts().iter().copied().collect(),
         });
         return output::print_json(&Fitted { quality: all, rows: rows.collect() });
@@ -99,8 +101,9 @@ pub fn fit(data: &Path, table: Option<&Path>, json: bool) -> Result<()> {
         let percent = |x: f64| format!("{x:.1}");
         let figures =
             [q.rows.to_string(), percent(q.median), percent(q.most), percent(q.worst), q.within_15.to_string()];
-        [vec![q.implementation.clone()], figures.to_vec(), vec![q.worst_layer.clone()]].concat()
+        [vec![q.implementation.clone()], figures.to_vec(), vec![q.worst_layer.clone(), percent(q.code_median)]].concat()
     };
-    let header = ["implementation", "rows", "median %", "95th %", "worst %", "within 15 %", "the worst"];
+    let header =
+        ["implementation", "rows", "median %", "95th %", "worst %", "within 15 %", "the worst", "code, median %"];
     output::print(&output::table(&header, &all.iter().map(row).collect::<Vec<_>>()))
 }

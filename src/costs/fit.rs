@@ -1,11 +1,11 @@
 //! The fit of a cost table to a data set.
 
-use super::{least_squares, work};
+use super::{counts, least_squares};
 use crate::{Error, Result};
-use mcc_ir::costs::{CostTable, Work};
+use mcc_ir::costs::{Code, CostTable, Rates, Unit, Work};
 use mcc_ir::{Graph, Target};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// What one run of a layer by an implementation took.
@@ -15,9 +15,10 @@ pub struct Row {
     pub implementation: String,
     /// Cycles or instructions.
     pub measured: f64,
-    /// Bytes of code of a model of this one layer.
-    pub code: usize,
+    /// Bytes of the kernel's own code.
+    pub bytes: f64,
     pub work: Work,
+    pub code: Code,
 }
 
 impl Row {
@@ -28,7 +29,12 @@ impl Row {
 
     /// The relative error of a prediction.
     pub fn error(&self, table: &CostTable) -> f64 {
-        table.cycles(&self.implementation, &self.work) / self.measured - 1.0
+        table.cycles.of(&self.implementation, &self.work) / self.measured - 1.0
+    }
+
+    /// The same of its code.
+    pub fn code_error(&self, table: &CostTable) -> f64 {
+        table.code.of(&self.implementation, &self.code.own) / self.bytes - 1.0
     }
 }
 
@@ -49,35 +55,73 @@ pub fn rows(path: &Path, text: &str, layers: &[Graph], target: &Target) -> Resul
             return Err(fail("the last two cells are positive integers".into()));
         };
         let graph = by_name.get(layer).ok_or_else(|| fail(format!("there is no layer {layer}")))?;
-        let work = work(graph, target, implementation)
+        let (work, own) = counts(graph, target, implementation)
             .ok_or_else(|| fail(format!("{implementation} does not take {layer} on {}", target.name)))?;
         let (layer, implementation) = (layer.to_string(), implementation.to_string());
-        Ok(Row { layer, implementation, measured: measured as f64, code: code as usize, work })
+        Ok(Row { layer, implementation, measured: measured as f64, bytes: code as f64, work, code: own })
     };
     text.lines().enumerate().skip(1).map(row).collect()
 }
 
-/// The table that fits the rows best which are not held back.
-pub fn fit(rows: &[Row]) -> CostTable {
-    let mut table = CostTable::default();
-    for implementation in implementations(rows) {
-        let own: Vec<&Row> = rows.iter().filter(|r| r.implementation == implementation && !r.held()).collect();
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in own.iter().flat_map(|r| r.work.counts()) {
-            if !names.contains(name) {
-                names.push(name);
-            }
-        }
-        let count = |row: &Row, name: &str| row.work.counts().iter().find(|(n, _)| *n == name).map_or(0.0, |(_, n)| *n);
-        let lines: Vec<Vec<f64>> =
-            own.iter().map(|r| names.iter().map(|name| count(r, name) / r.measured).collect()).collect();
-        let found = least_squares::solve(&lines, &vec![1.0; lines.len()]);
-        for (name, value) in names.into_iter().zip(found) {
-            // Four digits are more than the fit knows.
-            table.set(implementation, name, format!("{value:.3e}").parse().expect("a printed number"));
+/// Reads the sizes of shared functions: lines of name and bytes, after a line of titles.
+///
+/// # Errors
+/// [`Error::Data`] where a line is none.
+pub fn functions(path: &Path, text: &str) -> Result<HashMap<String, f64>> {
+    let row = |(i, line): (usize, &str)| {
+        let cells = line.split_once(',').and_then(|(name, bytes)| Some((name.to_string(), bytes.parse().ok()?)));
+        cells.ok_or_else(|| Error::Data {
+            path: path.into(),
+            reason: format!("line {}: a name and a number are needed", i + 1),
+        })
+    };
+    text.lines().enumerate().skip(1).map(row).collect()
+}
+
+/// A measurement and the counts that explain it.
+type Sample<'a> = (&'a str, f64, &'a Work);
+
+/// The table that fits the rows best which are not held back, and the functions that they share.
+pub fn fit(rows: &[Row], functions: &HashMap<String, f64>, unit: Unit) -> CostTable {
+    let seen: Vec<&Row> = rows.iter().filter(|r| !r.held()).collect();
+    let cycles: Vec<Sample<'_>> = seen.iter().map(|r| (r.implementation.as_str(), r.measured, &r.work)).collect();
+    let code: Vec<Sample<'_>> = seen.iter().map(|r| (r.implementation.as_str(), r.bytes, &r.code.own)).collect();
+    let mut shared: BTreeMap<&str, Sample<'_>> = BTreeMap::new();
+    for f in rows.iter().flat_map(|r| &r.code.shared) {
+        if let Some(bytes) = functions.get(f.name.as_ref()) {
+            shared.insert(&f.name, (f.kind, *bytes, &f.size));
         }
     }
-    table
+    let shared: Vec<Sample<'_>> = shared.into_values().collect();
+    // Of code it is bytes that count, of time the share.
+    let flat = |_: f64| 1000.0;
+    CostTable { unit, cycles: rates(&cycles, |m| m), code: rates(&code, flat), functions: rates(&shared, flat) }
+}
+
+/// The numbers that fit some measurements best, for each name by itself, errors measured by a scale.
+fn rates(samples: &[Sample<'_>], scale: impl Fn(f64) -> f64) -> Rates {
+    let mut by_name: BTreeMap<&str, Vec<Sample<'_>>> = BTreeMap::new();
+    samples.iter().for_each(|sample| by_name.entry(sample.0).or_default().push(*sample));
+    let mut rates = Rates::default();
+    for (name, own) in by_name {
+        let mut counts: Vec<&str> = Vec::new();
+        for (count, _) in own.iter().flat_map(|(_, _, work)| work.counts()) {
+            if !counts.contains(count) {
+                counts.push(count);
+            }
+        }
+        let of = |work: &Work, count: &str| work.counts().iter().find(|(c, _)| *c == count).map_or(0.0, |(_, n)| *n);
+        let lines: Vec<Vec<f64>> = own
+            .iter()
+            .map(|(_, measured, work)| counts.iter().map(|count| of(work, count) / scale(*measured)).collect())
+            .collect();
+        let found = least_squares::solve(&lines, &own.iter().map(|(_, m, _)| m / scale(*m)).collect::<Vec<_>>());
+        for (count, value) in counts.into_iter().zip(found) {
+            // Four digits are more than the fit knows.
+            rates.set(name, count, format!("{value:.3e}").parse().expect("a printed number"));
+        }
+    }
+    rates
 }
 
 /// The implementations of some rows, in order.
@@ -100,6 +144,8 @@ pub struct Quality {
     /// Rows that are predicted within 15 %.
     pub within_15: usize,
     pub worst_layer: String,
+    /// Of the code's size, the same median.
+    pub code_median: f64,
 }
 
 impl Quality {
@@ -108,6 +154,8 @@ impl Quality {
         let mut errors: Vec<(f64, &str)> =
             rows.iter().filter(|r| of(r)).map(|r| (100.0 * r.error(table).abs(), r.layer.as_str())).collect();
         errors.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut code: Vec<f64> = rows.iter().filter(|r| of(r)).map(|r| 100.0 * r.code_error(table).abs()).collect();
+        code.sort_by(f64::total_cmp);
         let (worst, layer) = errors.last()?;
         let n = errors.len();
         let round = |x: f64| (10.0 * x).round() / 10.0;
@@ -119,6 +167,7 @@ impl Quality {
             worst: round(*worst),
             within_15: errors.iter().filter(|(e, _)| *e <= 15.0).count(),
             worst_layer: layer.to_string(),
+            code_median: round(code[n / 2]),
         })
     }
 
@@ -134,17 +183,23 @@ impl Quality {
     }
 }
 
+/// The unit of a data set, by its line of titles.
+pub fn unit(data: &str) -> Unit {
+    let titles = data.lines().next().unwrap_or_default();
+    if titles.contains(Unit::Instructions.name()) { Unit::Instructions } else { Unit::Cycles }
+}
+
 /// The text of a table that was fitted to the data set of a target.
-pub fn print(table: &CostTable, data: &str, target: &str) -> String {
-    let unit =
-        if data.lines().next().is_some_and(|line| line.contains("instructions")) { "Instructions" } else { "Cycles" };
-    let mut text =
-        format!("# {unit} that one of each count takes. Made by `mcc targets --fit {target}.csv`; do not edit.\n");
-    for (implementation, counts) in table.kernels() {
-        text += &format!("\n[{implementation}]\n");
-        for (name, value) in counts {
-            let name = if name.contains(' ') { format!("\"{name}\"") } else { name.clone() };
-            text += &format!("{name} = {value:?}\n");
+pub fn print(table: &CostTable, target: &str) -> String {
+    let mut text = format!("# What one of each count takes. Made by `mcc targets --fit {target}.csv`; do not edit.\n");
+    text += &format!("unit = \"{}\"\n", table.unit.name());
+    for (section, rates) in [("cycles", &table.cycles), ("code", &table.code), ("functions", &table.functions)] {
+        for (name, counts) in &rates.0 {
+            let quoted = |name: &str| if name.contains(' ') { format!("\"{name}\"") } else { name.to_string() };
+            text += &format!("\n[{section}.{}]\n", quoted(name));
+            for (count, value) in counts {
+                text += &format!("{} = {value:?}\n", quoted(count));
+            }
         }
     }
     text

@@ -8,12 +8,12 @@
 mod fit;
 mod least_squares;
 
-pub use fit::{Quality, Row, fit, print, rows};
+pub use fit::{Quality, Row, fit, functions, print, rows, unit};
 
 use crate::{Error, Result};
 use mcc_backends::c::{self, COptions, CSource};
 use mcc_ir::catalogue::{Implementation, KernelSpec, NEST};
-use mcc_ir::costs::{CYCLES, CostTable, Work};
+use mcc_ir::costs::{CYCLES, Code, CostTable, Work};
 use mcc_ir::graph::Def;
 use mcc_ir::{Graph, Op, Target, Tensor, ops, text};
 use mcc_passes::lower::{Goal, Io, Options, lower};
@@ -45,18 +45,18 @@ fn operator(graph: &Graph) -> Option<(&Op, &[mcc_ir::ValueId], mcc_ir::ValueId)>
     nodes.next().filter(|_| nodes.next().is_none())
 }
 
-/// The work of a layer by an implementation; `None` where it does not take the layer.
-pub fn work(layer: &Graph, target: &Target, implementation: &str) -> Option<Work> {
+/// The work and the code of a layer by an implementation; `None` where it does not take the layer.
+pub fn counts(layer: &Graph, target: &Target, implementation: &str) -> Option<(Work, Code)> {
     let (op, inputs, out) = operator(layer)?;
     let arg_types: Vec<_> = inputs.iter().map(|v| layer.ty(*v).clone()).collect();
     let consts: Vec<Option<&Tensor>> = inputs.iter().map(|v| layer.constant(*v)).collect();
     if implementation == NEST {
         let nest = ops::nest(op, &arg_types.iter().collect::<Vec<_>>(), layer.ty(out)).ok()?;
-        return Some(nest.work());
+        return Some((nest.work(), Code::own(nest.code())));
     }
     let spec = KernelSpec { op, arg_types: &arg_types, consts: &consts, out_type: layer.ty(out) };
     let entry = c::CATALOGUE.iter().find(|entry| entry.id == implementation)?;
-    Some((entry.offer)(&spec, target)?.work)
+    (entry.offer)(&spec, target).map(|offer| (offer.work, offer.code))
 }
 
 /// The C of each layer by each implementation that takes it: the layer's name, the implementation, the C.
@@ -68,7 +68,7 @@ pub fn sources(layers: &[Graph], target: &Target) -> Result<Vec<(String, &'stati
     let mut only = target.clone();
     only.table = CostTable::default();
     for count in mcc_ir::nest::COUNTS.iter().chain([&CYCLES]) {
-        only.table.set(NEST, count, 1e12);
+        only.table.cycles.set(NEST, count, 1e12);
     }
     let mut all = Vec::new();
     for layer in layers {

@@ -6,6 +6,7 @@
 //! a vector, one VMLADAVA makes an output: four of a patch at stride 1, one at stride 2. Eight outputs (two rows, four
 //! columns) are made 8 bits together. "Rows" may be the image's columns, whichever wastes fewer lanes.
 
+use mcc_ir::costs::Work;
 use std::fmt::Write as _;
 
 /// Weights of a channel in memory: nine, and zeros.
@@ -96,9 +97,9 @@ impl Planes {
         ]
     }
 
-    /// Bytes of code and tables: most instructions are wide.
-    pub fn code_bytes(&self) -> usize {
-        4 * (self.assembly().lines().count() + self.tables().len())
+    /// What its code is made of: most instructions are wide.
+    pub fn size(&self) -> Work {
+        Work::default().and("functions", 1.0).and("lines", self.assembly().lines().count() as f64)
     }
 
     pub fn name(&self) -> String {

@@ -6,8 +6,8 @@ use crate::scalar::{BinOp, ScalarType, UnOp};
 
 /// The counts that [`Nest::work`] gives: the run itself; iterations of loops, those of short innermost loops apart, which
 /// compilers unroll, and so their loads; stores, operations on integers and on floats, comparisons of floats, divisions and
-/// roots, conversions and roundings, selections, and tests whether an index is in bounds.
-pub const COUNTS: [&str; 14] = [
+/// roots, conversions and roundings, selections, tests whether an index is in bounds, and elements that a loop only copies.
+pub const COUNTS: [&str; 15] = [
     "runs",
     "iterations",
     "iterations unrolled",
@@ -22,6 +22,7 @@ pub const COUNTS: [&str; 14] = [
     "roundings",
     "selections",
     "bounds",
+    "copies",
 ];
 
 /// Innermost loops of at most so many iterations are unrolled.
@@ -47,6 +48,7 @@ enum Count {
     Roundings,
     Selections,
     Bounds,
+    Copies,
 }
 
 impl Nest {
@@ -59,13 +61,40 @@ impl Nest {
     }
 }
 
+impl Nest {
+    /// What its code is made of: loops, and operations, of which those of short innermost loops are there many times.
+    pub fn code(&self) -> Work {
+        let mut loops = 0.0;
+        let operations = operations(&self.body, &mut loops);
+        Work::default().and("nests", 1.0).and("loops", loops).and("operations", operations)
+    }
+}
+
+fn operations(body: &[Stmt], loops: &mut f64) -> f64 {
+    let one = |statement: &Stmt| match statement {
+        Stmt::For { extent, body, .. } => {
+            *loops += 1.0;
+            let innermost = !body.iter().any(|s| matches!(s, Stmt::For { .. }));
+            operations(body, loops) * if innermost && *extent <= SHORT { *extent as f64 } else { 1.0 }
+        }
+        other => {
+            let mut counts = [0.0; COUNTS.len()];
+            block(std::slice::from_ref(other), 1.0, &mut counts);
+            counts.iter().sum()
+        }
+    };
+    body.iter().map(one).sum()
+}
+
 fn block(body: &[Stmt], times: f64, counts: &mut Counts) {
     for statement in body {
         match statement {
             Stmt::For { extent, body, .. } => {
                 let times = times * *extent as f64;
                 let innermost = !body.iter().any(|s| matches!(s, Stmt::For { .. }));
-                if innermost && *extent <= SHORT {
+                if let [Stmt::Store { value: Expr::Load { .. }, .. }] = body[..] {
+                    counts[Count::Copies as usize] += times;
+                } else if innermost && *extent <= SHORT {
                     // The loads of such a loop are counted apart.
                     let before = counts[Count::Loads as usize];
                     counts[Count::Unrolled as usize] += times;

@@ -5,7 +5,7 @@
 //! set are taken as there anyway, and each kernel pays in full for any other.
 
 use mcc_ir::Target;
-use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CODE_BYTES, NEST_CYCLES, Offer};
+use mcc_ir::catalogue::{Implementation, KernelSpec, NEST, NEST_CYCLES, Offer};
 use mcc_ir::costs::{Code, Work};
 use mcc_ir::nest::Nest;
 use mcc_ir::ops;
@@ -20,33 +20,41 @@ pub struct Candidate {
     pub offer: Offer,
     /// Estimated cycles.
     pub cycles: f64,
-    /// The same, with its constants and its own code at their price.
-    cost: f64,
+    /// Bytes of its constants and its own code.
+    bytes: f64,
+    /// Shared functions and their bytes.
+    shared: Vec<(String, f64)>,
+}
+
+impl Candidate {
+    fn cost(&self, price: f64) -> f64 {
+        self.cycles + price * self.bytes
+    }
 }
 
 /// All implementations of a kernel, the loop nest last.
-pub fn candidates(
-    spec: &KernelSpec<'_>,
-    nest: &Nest,
-    target: &Target,
-    catalogue: &[Implementation],
-    price: f64,
-) -> Vec<Candidate> {
+pub fn candidates(spec: &KernelSpec<'_>, nest: &Nest, target: &Target, catalogue: &[Implementation]) -> Vec<Candidate> {
     let candidate = |implementation, offer: Offer| {
-        let cycles = target.table.cycles(implementation, &offer.work);
-        let cost = cycles + price * (offer.const_bytes(spec) + offer.code.own) as f64;
-        Candidate { implementation, offer, cycles, cost }
+        let table = &target.table;
+        let cycles = table.cycles.of(implementation, &offer.work);
+        let bytes = offer.const_bytes(spec) as f64 + table.code.of(implementation, &offer.code.own);
+        let functions = offer.code.shared.iter();
+        let shared = functions.map(|f| (f.name.to_string(), table.functions.of(f.kind, &f.size))).collect();
+        Candidate { implementation, offer, cycles, bytes, shared }
     };
     let plain = Offer {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes: 0,
-        work: if target.table.has(NEST) { nest.work() } else { nest_cycles(spec) },
-        code: Code::own(NEST_CODE_BYTES),
+        work: if target.table.cycles.has(NEST) { nest.work() } else { nest_cycles(spec) },
+        code: if target.table.code.has(NEST) { Code::own(nest.code()) } else { Code::bytes(NEST_BYTES) },
         overlap: None,
     };
     let offers = catalogue.iter().filter_map(|entry| Some(candidate(entry.id, (entry.offer)(spec, target)?)));
     offers.collect::<Vec<_>>().into_iter().chain([candidate(NEST, plain)]).collect()
 }
+
+/// Bytes of a loop nest's code where it was not measured.
+const NEST_BYTES: usize = 400;
 
 /// What a loop nest takes where it was not measured.
 fn nest_cycles(spec: &KernelSpec<'_>) -> Work {
@@ -68,8 +76,8 @@ pub fn choose<'a>(
     price: f64,
 ) -> &'a Candidate {
     let cost = |c: &Candidate| {
-        let absent = c.offer.code.shared.iter().filter(|(name, _)| !present.contains(name.as_ref()));
-        c.cost + price * absent.map(|(_, bytes)| bytes).sum::<usize>() as f64
+        let absent = c.shared.iter().filter(|(name, _)| !present.contains(name));
+        c.cost(price) + price * absent.map(|(_, bytes)| bytes).sum::<f64>()
     };
     let (nest, others) = candidates.split_last().expect("the loop nest is always one");
     match others.iter().filter(|c| allowed(c.implementation)).min_by(|a, b| cost(a).total_cmp(&cost(b))) {
@@ -78,27 +86,28 @@ pub fn choose<'a>(
     }
 }
 
-/// What some implementations cost together, shared functions once.
-pub fn total<'a>(chosen: impl Iterator<Item = &'a Candidate>, price: f64) -> f64 {
-    let mut shared: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut sum = 0.0;
+/// Cycles and bytes of some implementations together, shared functions once.
+pub fn total<'a>(chosen: impl Iterator<Item = &'a Candidate>) -> (f64, f64) {
+    let mut shared: BTreeMap<&str, f64> = BTreeMap::new();
+    let (mut cycles, mut bytes) = (0.0, 0.0);
     for c in chosen {
-        sum += c.cost;
-        shared.extend(c.offer.code.shared.iter().map(|(name, bytes)| (name.as_ref(), *bytes)));
+        cycles += c.cycles;
+        bytes += c.bytes;
+        shared.extend(c.shared.iter().map(|(name, bytes)| (name.as_str(), *bytes)));
     }
-    sum + price * shared.values().sum::<usize>() as f64
+    (cycles, bytes + shared.values().sum::<f64>())
 }
 
 /// The shared functions to have, for kernels that come one after the other: from all of them, those are left out one by
 /// one without which the whole costs less.
 pub fn present(kernels: &[&[Candidate]], price: f64) -> Present {
-    let names = kernels.iter().copied().flatten().flat_map(|c| &c.offer.code.shared).map(|(name, _)| name.to_string());
+    let names = kernels.iter().copied().flatten().flat_map(|c| &c.shared).map(|(name, _)| name.clone());
     let mut present: Present = names.collect();
     let cost = |present: &Present| {
         let chosen: Vec<&Candidate> = kernels.iter().map(|all| choose(all, |_| true, present, price)).collect();
-        let used: Present =
-            chosen.iter().flat_map(|c| &c.offer.code.shared).map(|(name, _)| name.to_string()).collect();
-        (total(chosen.into_iter(), price), used)
+        let used: Present = chosen.iter().flat_map(|c| &c.shared).map(|(name, _)| name.clone()).collect();
+        let (cycles, bytes) = total(chosen.into_iter());
+        (cycles + price * bytes, used)
     };
     let (mut least, used) = cost(&present);
     present = used;
@@ -122,9 +131,10 @@ mod tests {
     use super::*;
 
     fn candidate(implementation: &'static str, cycles: f64, shared: &[(&'static str, usize)]) -> Candidate {
-        let code = shared.iter().fold(Code::default(), |code, (name, bytes)| code.sharing(*name, *bytes));
-        let offer = Offer { packings: vec![], scratch_bytes: 0, work: Work::default(), code, overlap: None };
-        Candidate { implementation, offer, cycles, cost: cycles }
+        let offer =
+            Offer { packings: vec![], scratch_bytes: 0, work: Work::default(), code: Code::default(), overlap: None };
+        let shared = shared.iter().map(|(name, bytes)| (name.to_string(), *bytes as f64)).collect();
+        Candidate { implementation, offer, cycles, bytes: 0.0, shared }
     }
 
     /// One kernel alone is not worth the code that several share; three are.
@@ -137,8 +147,8 @@ mod tests {
             let present = present(&kernels, 10.0);
             let chosen: Vec<&Candidate> = kernels.iter().map(|k| choose(k, |_| true, &present, 10.0)).collect();
             assert!(chosen.iter().all(|c| c.implementation == expected), "{n}: {expected}");
-            let sum = if n == 1 { 500.0 } else { 3.0 * 100.0 + 500.0 };
-            assert_eq!(total(chosen.into_iter(), 10.0), sum);
+            let sum = if n == 1 { (500.0, 0.0) } else { (3.0 * 100.0, 50.0) };
+            assert_eq!(total(chosen.into_iter()), sum);
         }
     }
 

@@ -44,7 +44,7 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Cycles that a byte of flash or of the arena has to save. The host has both in plenty.
+    /// Cycles that a byte of the arena has to save, and of flash at most. The host has both in plenty.
     fn cycles_per_byte(self, target: &Target) -> f64 {
         match self {
             _ if target.backend == Backend::Jit => 0.0,
@@ -82,7 +82,7 @@ pub fn lower(
     let roots = roots(graph);
     let order = schedule::order(graph, &roots);
     let price = options.goal.cycles_per_byte(target);
-    let maker = Maker { graph, target, catalogue, price, roots: &roots };
+    let maker = Maker { graph, target, catalogue, roots: &roots };
     let mut offers = Vec::with_capacity(order.len());
     for &id in &order {
         if let Def::Node { op, inputs } = &graph.value(id).def {
@@ -90,9 +90,10 @@ pub fn lower(
         }
     }
     let all: Vec<&[Candidate]> = offers.iter().map(|o| o.candidates.as_slice()).collect();
-    let present = present(&all, price);
+    let flash_price = flash_price(&all, options.goal, price);
+    let present = present(&all, flash_price);
     let attempt = |avoided: &Avoided| {
-        let mut lowering = Lowering::new(&maker, options, (&offers, &present), avoided);
+        let mut lowering = Lowering::new(&maker, options, (&offers, &present, flash_price), avoided);
         for &id in &order {
             lowering.kernel(id)?;
         }
@@ -120,6 +121,17 @@ pub fn lower(
     Ok(plan)
 }
 
+/// What a byte of flash is worth: where speed and memory are to be in balance, no more than one percent of the time for one
+/// percent of the flash. So a model that is fast for its size does not slow down for a little code.
+fn flash_price(offers: &[&[Candidate]], goal: Goal, price: f64) -> f64 {
+    if goal != Goal::Balanced || price == 0.0 {
+        return price;
+    }
+    let present = present(offers, price);
+    let (cycles, bytes) = total(offers.iter().map(|all| choose(all, |_| true, &present, price)));
+    if bytes > 0.0 { price.min(cycles / bytes) } else { price }
+}
+
 /// Plans that are made with another implementation at the peak of the arena.
 const PEAK_TRIES: usize = 16;
 
@@ -143,8 +155,6 @@ struct Maker<'a> {
     graph: &'a Graph,
     target: &'a Target,
     catalogue: &'a [Implementation],
-    /// Cycles that a byte is worth.
-    price: f64,
     roots: &'a [ValueId],
 }
 
@@ -161,7 +171,7 @@ impl Maker<'_> {
         })?;
         let consts: Vec<Option<&Tensor>> = inputs.iter().map(|v| self.graph.constant(self.roots[v.index()])).collect();
         let spec = KernelSpec { op, arg_types: &arg_types, consts: &consts, out_type };
-        let candidates = candidates(&spec, &nest, self.target, self.catalogue, self.price);
+        let candidates = candidates(&spec, &nest, self.target, self.catalogue);
         Ok(Offered { nest, candidates })
     }
 }
@@ -179,6 +189,8 @@ struct Lowering<'a> {
     /// The implementations of each kernel, and the shared functions that are there.
     offers: &'a [Offered],
     present: &'a Present,
+    /// Cycles that a byte of flash is worth.
+    price: f64,
     avoided: &'a Avoided,
     /// The buffer of each root value.
     buffers_of: HashMap<ValueId, BufferId>,
@@ -196,7 +208,7 @@ impl<'a> Lowering<'a> {
     fn new(
         maker: &'a Maker<'a>,
         options: Options,
-        (offers, present): (&'a [Offered], &'a Present),
+        (offers, present, price): (&'a [Offered], &'a Present, f64),
         avoided: &'a Avoided,
     ) -> Lowering<'a> {
         let graph = maker.graph;
@@ -205,6 +217,7 @@ impl<'a> Lowering<'a> {
             options,
             offers,
             present,
+            price,
             avoided,
             buffers_of: HashMap::new(),
             consts_of: HashMap::new(),
@@ -258,7 +271,7 @@ impl<'a> Lowering<'a> {
             None => maker.offered(&op, inputs, out_type, &origin)?,
         };
         let allowed = |id| !self.avoided.contains(&(now, id));
-        let choice = choose(&candidates, allowed, self.present, maker.price).clone();
+        let choice = choose(&candidates, allowed, self.present, self.price).clone();
         let Candidate { implementation, offer, cycles, .. } = choice.clone();
         self.chosen.push(choice);
         let mut args = Vec::with_capacity(inputs.len());
@@ -337,7 +350,8 @@ impl<'a> Lowering<'a> {
         };
         share_memory(&mut plan, &self.overlaps, self.options.io == Io::Arena);
         arena::assign(&mut plan, self.options.io);
-        let cost = total(self.chosen.iter(), self.maker.price);
+        let (cycles, bytes) = total(self.chosen.iter());
+        let cost = cycles + self.price * bytes;
         Ok((plan, cost))
     }
 }
@@ -417,7 +431,7 @@ mod tests {
             packings: vec![Packing::None; spec.arg_types.len()],
             scratch_bytes: SCRATCH,
             work: Work::cycles(CYCLES as f64),
-            code: Code::own(CODE),
+            code: Code::bytes(CODE),
             overlap: None,
         })
     }
@@ -475,11 +489,12 @@ mod tests {
         assert_eq!(plan.arena_bytes, 8_080);
     }
 
-    /// A product that takes a million cycles as a nest, beside a small kernel and a fast one.
+    /// A product that takes a million cycles as a nest, beside a small kernel and a fast one, whose code is worth it where
+    /// flash costs nothing.
     #[test]
     fn the_goal_weighs_cycles_against_flash() {
         let catalogue = [
-            Implementation { id: "fast", offer: offer::<100_000, 20_000, 0> },
+            Implementation { id: "fast", offer: offer::<100_000, 60_000, 0> },
             Implementation { id: "small", offer: offer::<300_000, 2_000, 0> },
         ];
         let graph = product(400);

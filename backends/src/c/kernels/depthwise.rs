@@ -38,10 +38,10 @@ fn offer(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Permute(vec![1, 2, 3, 0]);
     let work = work::epilogue(counts(&g, style), spec);
-    // Of GCC's -O3 on the Cortex-M4.
-    let code_bytes = if style == Style::Dsp { 2000 } else { 1200 };
+    let columns = if style == Style::Dsp { 4 } else { 1 };
+    let code = work::code(spec, usize::MAX, columns).and("taps", (g.kernel[0] * g.kernel[1]).min(UNROLLED) as f64);
     let overlap = Some(ahead(spec, 1, false, |p| g.first_read(p)));
-    Some(Offer { packings, scratch_bytes: 0, work, code: Code::own(code_bytes), overlap })
+    Some(Offer { packings, scratch_bytes: 0, work, code: Code::own(code), overlap })
 }
 
 /// The work without the epilogue.

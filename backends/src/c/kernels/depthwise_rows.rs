@@ -27,9 +27,6 @@ use mcc_ir::types::TensorType;
 /// Bytes of working memory that a band may take.
 const BAND_BYTES: usize = 4096;
 
-/// Bytes of code of GCC's -O3 on the Cortex-M4.
-const CODE_BYTES: usize = 1000;
-
 /// Channels that are unpacked together.
 const CHANNELS: usize = 4;
 
@@ -52,9 +49,47 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         packings: vec![Packing::None; spec.arg_types.len()],
         scratch_bytes,
         work: if fast { rows.work(&g, true) } else { work::epilogue(rows.work(&g, false), spec) },
-        code: Code::own(CODE_BYTES),
+        code: code(spec, &g, &rows),
         overlap,
     })
+}
+
+/// The code: a call of functions that layers of one shape share, or all of it.
+fn code(spec: &KernelSpec<'_>, g: &Geometry, rows: &Rows) -> Code {
+    let Some(rescale) = rescaled(spec.op, spec.consts, spec.arg_types, g) else {
+        return Code::own(work::code(spec, usize::MAX, 2));
+    };
+    let Op::Conv2d(o) = spec.op else { unreachable!("offered for convolutions only") };
+    let zero = rescale.zero();
+    let function = shared_name(g, o.pad_value, zero, spec.arg_types[0].dtype == DType::U8);
+    let size = || Work::default().and("functions", 1.0);
+    let kind = if rows.stride == 1 { "lines" } else { "lines at stride 2" };
+    Code::own(Work::default().and("calls", 1.0)).sharing_one(function.into(), "depthwise", size()).sharing_one(
+        rows.helper(g, zero).name().into(),
+        kind,
+        size(),
+    )
+}
+
+/// The name of the function that layers of one shape share.
+fn shared_name(g: &Geometry, pad_value: i32, zero: i32, unsigned: bool) -> String {
+    let minus = |v: i32| v.to_string().replace('-', "m");
+    format!(
+        "depthwise_{}x{}x{}x{}_{}x{}_{}x{}_{}x{}_{}_{}{}",
+        g.batch,
+        g.height,
+        g.width,
+        g.channels,
+        g.stride[0],
+        g.stride[1],
+        g.pad[0],
+        g.pad[1],
+        g.out[0],
+        g.out[1],
+        minus(pad_value),
+        minus(zero),
+        if unsigned { "_u8" } else { "" }
+    )
 }
 
 /// How an image is cut into lines and bands.
@@ -234,23 +269,7 @@ fn print_shared(
         };
         f.line(format!("{lines}(rows + {}, {to}, channel, {lines_of});", affine(rows.plane(), "j", 0)));
     });
-    let minus = |v: i32| v.to_string().replace('-', "m");
-    let name = format!(
-        "depthwise_{}x{}x{}x{}_{}x{}_{}x{}_{}x{}_{}_{}{}",
-        g.batch,
-        g.height,
-        g.width,
-        g.channels,
-        g.stride[0],
-        g.stride[1],
-        g.pad[0],
-        g.pad[1],
-        g.out[0],
-        g.out[1],
-        minus(pad_value),
-        minus(rescale.zero()),
-        if unsigned { "_u8" } else { "" }
-    );
+    let name = shared_name(g, pad_value, rescale.zero(), unsigned);
     let body = std::mem::take(f).finish();
     let shared = t.helpers.make(&name, || {
         let mut f = Writer::default();

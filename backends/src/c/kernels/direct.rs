@@ -34,7 +34,8 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     packings[1] = Packing::Pairs { rows: strips::CHANNELS };
     let goes_on = strips::goes_on(spec.op.post());
     let scratch_bytes = shape.ring_bytes(&g) + if goes_on { 2 * g.outs } else { 0 };
-    let code_bytes = 700 + 50 * shape.unrolled() * shape.width + if goes_on { 200 } else { 0 };
+    let size = Work::default().and("functions", 1.0).and("words", (shape.unrolled() * shape.width) as f64);
+    let code = Code::own(work::rest_code(spec)).sharing_one(shape.name().into(), "window", size);
     // Before a line of output, the rows of its first window have been read but for the last ones.
     let overlap = ahead(spec, g.out[1], true, |p| {
         let (line, image) = (p / g.out[1] % g.out[0], p / g.out[1] / g.out[0]);
@@ -42,13 +43,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
         let rows = if line == 0 { 0 } else { read.min(g.height) };
         (image * g.height + rows) * g.width * g.channels
     });
-    Some(Offer {
-        packings,
-        scratch_bytes,
-        work: work::rest(shape.work(&g), spec),
-        code: Code::own(code_bytes),
-        overlap: Some(overlap),
-    })
+    Some(Offer { packings, scratch_bytes, work: work::rest(shape.work(&g), spec), code, overlap: Some(overlap) })
 }
 
 /// What the inner function depends on.
@@ -113,10 +108,15 @@ impl Shape {
             .and("read", (read * g.width.min(self.pixels(g)) * g.channels) as f64)
     }
 
+    /// The name of the inner function.
+    fn name(&self) -> String {
+        format!("window_{}x{}_{}_{}", self.height, self.width, 2 * self.words, self.stride)
+    }
+
     /// The inner function.
     fn helper(&self, t: &mut Template<'_>) -> String {
         let window = t.helpers.get("window");
-        let name = format!("window_{}x{}_{}_{}", self.height, self.width, 2 * self.words, self.stride);
+        let name = self.name();
         let shape = [self.height, self.width, self.words, self.stride].map(|n| n.to_string()).join(", ");
         let text = || quads::window(&name, &self.assembly(), &format!("{window}(rows, out, layer, first, {shape});"));
         t.helpers.make(&name, text)

@@ -90,7 +90,7 @@ fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Panel { rows: g.block().1, depth: g.group() };
     let overlap = Some(g.overlap(spec));
-    let (work, code) = (work::epilogue(g.work(), spec), Code::own(g.code_bytes()));
+    let (work, code) = (work::epilogue(g.work(), spec), g.code(spec));
     Some(Offer { packings, scratch_bytes: g.scratch_bytes(), work, code, overlap })
 }
 
@@ -110,7 +110,7 @@ fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Pairs { rows: g.block().1 };
     let overlap = Some(g.overlap(spec));
-    let (work, code) = (work::epilogue(g.work(), spec), Code::own(g.code_bytes()));
+    let (work, code) = (work::epilogue(g.work(), spec), g.code(spec));
     Some(Offer { packings, scratch_bytes: g.scratch_bytes(), work, code, overlap })
 }
 
@@ -136,9 +136,15 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
     let goes_on = strips::goes_on(spec.op.post());
     let work = work::rest(g.strips_work(spec.op), spec);
     let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
-    let code_bytes = if g.shares(spec.op) { 60 } else { 450 } + if goes_on { 200 } else { 0 };
+    let code = match g.shares(spec.op) {
+        true => {
+            Code::own(Work::default().and("calls", 1.0)).sharing(if g.unsigned { "pixels_u8" } else { "pixels_s8" })
+        }
+        false => Code::own(g.rows_code(work::rest_code(spec))),
+    };
+    let code = code.sharing("quads");
     let overlap = if g.shares(spec.op) && g.grows() { g.behind() } else { g.overlap(spec) };
-    Some(Offer { packings, scratch_bytes, work, code: Code::own(code_bytes), overlap: Some(overlap) })
+    Some(Offer { packings, scratch_bytes, work, code, overlap: Some(overlap) })
 }
 
 impl Gemm {
@@ -291,12 +297,31 @@ impl Gemm {
         rows + if self.stages() { self.padded() } else { 0 }
     }
 
-    /// Estimated bytes of code, fitted to GCC's -O3 on the Cortex-M4.
-    fn code_bytes(&self) -> usize {
-        match self.source {
-            Source::Window { .. } => 1300,
-            Source::Rows if self.pixels > 1 => 800,
-            Source::Rows => 600,
+    fn code(&self, spec: &KernelSpec<'_>) -> Code {
+        let (rows, channels) = self.block();
+        let code = Code::own(self.rows_code(work::code(spec, usize::MAX, rows * channels)));
+        match (self.pairs, self.pixels) {
+            (false, _) => code,
+            (true, 1) => code.sharing("pairs_1x8"),
+            (true, _) => code.sharing("pairs_2x4"),
+        }
+    }
+
+    /// Adds the code that brings rows into working memory.
+    fn rows_code(&self, code: Work) -> Work {
+        match &self.source {
+            Source::Rows if self.gathers() => code.and("copies", 1.0),
+            Source::Rows => code,
+            Source::Window { g, .. } => {
+                let name = if g.clips(0) || g.clips(1) { "gathers with borders" } else { "gathers" };
+                let rows = g.kernel[0].min(8);
+                // Loops over a row's bytes are unrolled, as far as it goes.
+                let bytes = rows * (g.kernel[1] * g.channels).min(192);
+                code.and(name, 1.0)
+                    .and("gathered rows", rows as f64)
+                    .and("gathered bytes", bytes as f64)
+                    .and("odd pixels", (self.pixels % 2) as f64)
+            }
         }
     }
 

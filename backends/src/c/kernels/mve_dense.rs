@@ -21,9 +21,6 @@ const MOST_ROWS: usize = 3;
 /// Outputs whose sums are held at a time.
 const CHUNK: usize = 128;
 
-/// Estimated bytes of code: the kernel's own, and its part of functions that several share.
-const CODE_BYTES: usize = 300;
-
 struct Rows {
     rows: usize,
     depth: usize,
@@ -73,6 +70,15 @@ impl Rows {
         4 * self.chunk + if self.copies() { self.padded() } else { 0 }
     }
 
+    fn code(&self, spec: &KernelSpec<'_>) -> Code {
+        let dots = Work::default().and("functions", 1.0).and("vectors", self.vectors as f64);
+        let chunks = if self.outs <= self.chunk || self.outs.is_multiple_of(self.chunk) { 1 } else { 2 };
+        let scale = matches!(Epilogue::of(spec.op, spec.arg_types, spec.out_type), Some(Epilogue::Scale(_)));
+        let own = work::code(spec, if scale { 0 } else { usize::MAX }, chunks).and("chunks", chunks as f64);
+        let code = Code::own(own).sharing_one(format!("dots_{}", self.vectors).into(), "dots", dots);
+        if scale { code.sharing("store_row") } else { code }
+    }
+
     fn work(&self, spec: &KernelSpec<'_>) -> Work {
         let rows = self.rows as f64;
         let chunks = rows * self.outs.div_ceil(self.chunk) as f64;
@@ -99,13 +105,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     let r = Rows::new(spec.op, spec.arg_types, spec.out_type)?;
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::Panel { rows: r.chunk, depth: LANES * r.vectors };
-    Some(Offer {
-        packings,
-        scratch_bytes: r.scratch_bytes(),
-        work: r.work(spec),
-        code: Code::own(CODE_BYTES),
-        overlap: None,
-    })
+    Some(Offer { packings, scratch_bytes: r.scratch_bytes(), work: r.work(spec), code: r.code(spec), overlap: None })
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer) {

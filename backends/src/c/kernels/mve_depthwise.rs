@@ -4,7 +4,7 @@
 //! is written, and no channel reads another: the output may take over the input in place.
 
 use super::mve_store::{Clamp, Epilogue};
-use super::{Geometry, Style, Template, affine, suits};
+use super::{Geometry, Style, Template, affine, suits, work};
 use crate::c::mve_depthwise::{Axis, Planes, WEIGHT_BYTES};
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
@@ -46,7 +46,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
             .counts()
             .into_iter()
             .fold(Work::default().and("runs of the kernel", 1.0), |work, (name, n)| work.and(name, g.batch as f64 * n)),
-        code: Code::own(planes.code_bytes() + 100),
+        code: Code::own(work::code(spec, 0, 0)).sharing_one(planes.name().into(), "depthwise", planes.size()),
         overlap: in_place.then_some(Overlap::InPlace),
     })
 }

@@ -38,9 +38,6 @@ const LEAN_BYTES: usize = 2048;
 /// Bytes of sums of a block of four pixels and four channels.
 const BLOCK_BYTES: usize = 64;
 
-/// Estimated bytes of code: the kernel's own, and its part of functions that several share.
-const CODE_BYTES: usize = 900;
-
 /// The id of the form that spares memory.
 pub const LEAN: &str = "conv2d-s8-lean-mve";
 
@@ -67,8 +64,8 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, takes: bool, lean: bool) -> Opt
     Some(Offer {
         packings,
         scratch_bytes: form.scratch_bytes(),
-        work: form.work(spec)?,
-        code: Code::own(CODE_BYTES),
+        work: form.work(spec, &Problem::new(spec.op, spec.arg_types, spec.out_type, lean)?),
+        code: form.code(spec),
         overlap: form.overlap(spec),
     })
 }
@@ -370,8 +367,26 @@ impl Form {
         self.tile * self.blocks * BLOCK_BYTES + self.view_bytes.next_multiple_of(4)
     }
 
-    fn work(&self, spec: &KernelSpec<'_>) -> Option<Work> {
-        let p = Problem::new(spec.op, spec.arg_types, spec.out_type)?;
+    fn code(&self, spec: &KernelSpec<'_>) -> Code {
+        let epilogue = Epilogue::of(spec.op, spec.arg_types, spec.out_type);
+        let whole = self.outs.is_multiple_of(4);
+        let source = match self.source {
+            Source::Lie => "kernels of pixels in place",
+            Source::Rows { .. } => "kernels of rows",
+            Source::Windows => "kernels of windows",
+        };
+        let own = work::code(spec, if epilogue.is_some() && whole { 0 } else { usize::MAX }, 1).and(source, 1.0);
+        let size = Work::default().and("functions", 1.0).and("instructions", self.sums.instructions() as f64);
+        let code = Code::own(own).sharing_one(self.sums.name().into(), "sums", size);
+        match (epilogue, whole) {
+            (Some(Epilogue::Scale(_)), true) => code.sharing("store_4"),
+            (Some(Epilogue::Add { .. }), true) => code.sharing("store_add_4"),
+            (Some(Epilogue::Scale(_)), false) => code.sharing("store_1"),
+            _ => code,
+        }
+    }
+
+    fn work(&self, spec: &KernelSpec<'_>, p: &Problem) -> Work {
         let passes = self.offsets.len() as f64;
         let tiles = (self.images * self.lines.div_ceil(self.tile)) as f64;
         let lines = (self.images * self.lines) as f64;
@@ -395,7 +410,7 @@ impl Form {
             (Some(Epilogue::Add { .. }), false) => work.and("added by channels", stored),
             (None, _) => work::epilogue(work, spec),
         };
-        Some(match (self.source, &p.geometry) {
+        match (self.source, &p.geometry) {
             (Source::Rows { columns }, Some(g)) => {
                 let rows = tiles * Form::view_rows(g, self.tile) as f64;
                 work.and("rows", rows).and("bytes of rows", rows * (columns * g.channels) as f64)
@@ -410,7 +425,7 @@ impl Form {
             }
             (Source::Lie, _) => work.and("copied", self.view_bytes as f64),
             (Source::Rows { .. }, None) => work,
-        })
+        }
     }
 
     fn estimate(&self, p: &Problem) -> f64 {

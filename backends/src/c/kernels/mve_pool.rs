@@ -14,9 +14,6 @@ use mcc_ir::target::{Feature, Target};
 /// Channels that are summed at a time.
 const CHANNELS: usize = 8;
 
-/// Estimated bytes of code.
-const CODE_BYTES: usize = 350;
-
 /// Whether the kernel takes a pooling: windows inside the image, neighbours side by side.
 fn takes(o: &Pool2d) -> bool {
     // Far from where vectors flush small numbers to zero.
@@ -47,7 +44,7 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
                 .and("vectors", pixels * taps * (channels / CHANNELS) as f64),
             spec,
         ),
-        code: Code::own(CODE_BYTES),
+        code: Code::own(work::code(spec, usize::MAX, 1)),
         overlap: None,
     })
 }

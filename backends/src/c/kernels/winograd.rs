@@ -58,7 +58,7 @@ fn offer(spec: &KernelSpec<'_>, target: &Target, form: Winograd) -> Option<Offer
         packings,
         scratch_bytes: tiles.scratch_bytes(),
         work: tiles.work(&g, spec),
-        code: Code::own(tiles.code_bytes()),
+        code: tiles.code(spec),
         overlap: None,
     })
 }
@@ -135,14 +135,21 @@ impl Tiles {
         }
     }
 
-    /// Estimated bytes of code, of which kernels of one number of words share the most.
-    fn code_bytes(&self) -> usize {
-        let own = match self.form {
-            Winograd::F2 => 1200,
-            Winograd::F4 => 3000,
-            Winograd::Stride2 => 1600,
-        };
-        own + 56 * self.words.min(32)
+    fn code(&self, spec: &KernelSpec<'_>) -> Code {
+        let size = Work::default().and("functions", 1.0).and("words", self.words.min(32) as f64);
+        let rescaled = Rescale::new(spec).is_some();
+        let own = if rescaled { work::rest_code(spec) } else { work::code(spec, usize::MAX, 1).and("sums", 1.0) };
+        let products = format!("winograd_products_{}", self.words);
+        let code = Code::own(own).sharing_one(products.into(), "winograd_products", size);
+        match (self.form, spec.arg_types[0].dtype == DType::U8) {
+            (Winograd::F4, false) => {
+                let bring = format!("winograd_4_in_s8_{}", self.words);
+                let code = code.sharing_one(bring.into(), "winograd_4_in_s8", Work::default().and("functions", 1.0));
+                if rescaled { code.sharing("winograd_4_bytes") } else { code }
+            }
+            (Winograd::F4, true) if rescaled => code.sharing("winograd_4_bytes"),
+            _ => code,
+        }
     }
 }
 

@@ -69,3 +69,18 @@ pub fn gathering(work: Work, g: &Geometry) -> Work {
         .and("border runs", windows.border * runs as f64)
         .and("gathered", all * bytes as f64)
 }
+
+/// A kernel's own code: itself, and the steps of an epilogue that are printed so many times.
+pub fn code(spec: &KernelSpec<'_>, steps: usize, times: usize) -> Work {
+    let all = spec.op.post().map_or(0, Vec::len);
+    Work::default().and("kernels", 1.0).and("steps", (all.min(steps) * times) as f64)
+}
+
+/// The same where a helper has made bytes before.
+pub fn rest_code(spec: &KernelSpec<'_>) -> Work {
+    let work = Work::default().and("kernels", 1.0);
+    match spec.op.post().map_or(0, Vec::len) {
+        0 | 1 => work,
+        n => work.and("rests", 1.0).and("steps", n as f64),
+    }
+}
