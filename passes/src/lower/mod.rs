@@ -419,6 +419,8 @@ fn elementwise_args(kernel: &Kernel) -> Vec<usize> {
 mod tests {
     use super::*;
     use mcc_ir::DType;
+    use mcc_ir::catalogue::{NEST, Offer};
+    use mcc_ir::costs::{Code, Work};
     use mcc_ir::op::{MatMul, PadMode};
 
     const CORE: &str = "name = 'core'\ndescription = ''\nbackend = 'c'\nalignment = 8";
