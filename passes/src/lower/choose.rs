@@ -28,9 +28,14 @@ pub struct Candidate {
 
 impl Candidate {
     fn cost(&self, price: f64) -> f64 {
-        self.cycles + price * self.bytes
+        let doubt = if self.implementation == NEST { NEST_DOUBT } else { 1.0 };
+        doubt * self.cycles + price * self.bytes
     }
 }
+
+/// How many times its estimate a loop nest may take: compilers make of nests what they like, and one estimate in eight
+/// or so is that far off. A kernel has to be that much worse before a nest takes its place.
+const NEST_DOUBT: f64 = 1.4;
 
 /// All implementations of a kernel, the loop nest last.
 pub fn candidates(spec: &KernelSpec<'_>, nest: &Nest, target: &Target, catalogue: &[Implementation]) -> Vec<Candidate> {
@@ -140,14 +145,14 @@ mod tests {
     /// One kernel alone is not worth the code that several share; three are.
     #[test]
     fn shared_code_is_paid_once() {
-        let kernel = || vec![candidate("fast", 100.0, &[("block", 50)]), candidate(NEST, 500.0, &[])];
+        let kernel = || vec![candidate("fast", 100.0, &[("block", 50)]), candidate(NEST, 400.0, &[])];
         for (n, expected) in [(1, NEST), (3, "fast")] {
             let kernels: Vec<Vec<Candidate>> = (0..n).map(|_| kernel()).collect();
             let kernels: Vec<&[Candidate]> = kernels.iter().map(Vec::as_slice).collect();
             let present = present(&kernels, 10.0);
             let chosen: Vec<&Candidate> = kernels.iter().map(|k| choose(k, |_| true, &present, 10.0)).collect();
             assert!(chosen.iter().all(|c| c.implementation == expected), "{n}: {expected}");
-            let sum = if n == 1 { (500.0, 0.0) } else { (3.0 * 100.0, 50.0) };
+            let sum = if n == 1 { (400.0, 0.0) } else { (3.0 * 100.0, 50.0) };
             assert_eq!(total(chosen.into_iter()), sum);
         }
     }
