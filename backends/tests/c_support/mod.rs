@@ -8,9 +8,10 @@ pub mod scalars;
 use mcc_backends::c::exec::{self, Job, Place, Sample};
 use mcc_backends::c::{COptions, CSource};
 use mcc_backends::{c, targets};
-use mcc_ir::catalogue::Implementation;
+use mcc_ir::catalogue::{Implementation, NEST};
 use mcc_ir::graph::{Graph, ValueId, origin};
-use mcc_ir::{DType, Op, Tensor, TensorType, eval};
+use mcc_ir::nest::COUNTS;
+use mcc_ir::{DType, Op, Target, Tensor, TensorType, eval};
 use mcc_passes::lower::{Goal, Io, Options, lower};
 
 /// A small random number generator (xorshift), so that every failure repeats.
@@ -82,9 +83,16 @@ pub fn compile(g: &Graph, target: &str, catalogue: &[Implementation], io: Io) ->
 
 /// Emits a graph under a name.
 pub fn compile_as(name: &str, g: &Graph, target: &str, catalogue: &[Implementation], options: Options) -> CSource {
-    let target = targets::find(target).unwrap();
-    let plan = lower(g, target, catalogue, options).unwrap();
-    c::emit(&plan, target, &COptions { name: name.into() }).unwrap()
+    let target = without_nests(target);
+    let plan = lower(g, &target, catalogue, options).unwrap();
+    c::emit(&plan, &target, &COptions { name: name.into() }).unwrap()
+}
+
+/// A target on which loop nests seem so slow that they are chosen only where there is nothing else.
+pub fn without_nests(target: &str) -> Target {
+    let mut target = targets::find(target).unwrap().clone();
+    COUNTS.iter().for_each(|count| target.table.cycles.set(NEST, count, 1e12));
+    target
 }
 
 pub fn bytes(tensors: &[Tensor]) -> Sample {
