@@ -218,6 +218,14 @@ proptest! {
     }
 
     #[test]
+    fn winograd_convolutions(s in shapes(), out_channels in 1usize..80, linear: bool) {
+        let post = if linear { Post::None } else { s.post };
+        let s = Shape { dtype: DType::F32, kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad_value: 0, post, ..s };
+        let (op, operands) = convolution(&s, false, out_channels);
+        check("winograd_f32", &op, &operands);
+    }
+
+    #[test]
     fn pools(
         dtype in input_type(), channels in 1usize..90, batch in 1usize..3, size in [2usize..9, 2usize..9],
         kernel in [1usize..5, 1usize..5], stride in [1usize..4, 1usize..4], pad in 0usize..3, largest: bool,

@@ -29,6 +29,9 @@ pub enum Packing {
     /// Packed shape: `[ceil(N / 4), 2, passes, 2, group, 16]`: of each four rows 0 and 2, then 1 and 3; passes; the two
     /// rows; the vectors of a pass. Rows and vectors that lack are zero.
     Slices { channels: usize, taps: usize, group: usize },
+    /// Filters `[N, 3, 3, C]` of f32, transformed for F(2x2, 3x3), in blocks of filters filled up with zeros:
+    /// `[16][N / rows][C][rows]`.
+    WinogradPanel { rows: usize },
     /// Filters `[N, 3, 3, C]` of i8, transformed, as i16 filled up with zeros. Packed shape: `[ceil(N / 2), frequencies,
     /// Winograd::words(C), 2, 2]`: pairs of filters; frequencies; words; the two filters; the two channels of the word.
     Winograd(Winograd),
@@ -59,6 +62,9 @@ impl Packing {
                 let (n, k) = matrix(ty);
                 let passes = k / (channels * taps) * (taps * channels.div_ceil(LANES)).div_ceil(*group);
                 TensorType::new(ty.dtype, [n.div_ceil(4), 2, passes, 2, *group, LANES])
+            }
+            Packing::WinogradPanel { rows } => {
+                TensorType::new(ty.dtype, [16, ty.shape[0].div_ceil(*rows), ty.shape[3], *rows])
             }
             Packing::Winograd(form) => {
                 let (n, channels) = (ty.shape[0], ty.shape[3]);
@@ -140,6 +146,7 @@ impl Packing {
                 }
                 gather(tensor, ty, &from)
             }
+            Packing::WinogradPanel { rows } => winograd_panel(tensor, ty, *rows),
             Packing::Winograd(form) => winograd(tensor, ty, *form),
         }
     }
@@ -161,6 +168,25 @@ fn panel(tensor: &Tensor, ty: TensorType, run: usize, rows: usize, depth: usize)
         }
     }
     gather(tensor, ty, &from)
+}
+
+/// G g G^T of each filter g, where G maps three taps to `a, (a + b + c) / 2, (a - b + c) / 2, c`.
+fn winograd_panel(tensor: &Tensor, ty: TensorType, rows: usize) -> Tensor {
+    let (n, channels, blocks) = (tensor.shape()[0], tensor.shape()[3], ty.shape[1]);
+    let taps = tensor.to_f32();
+    let line = |[a, b, c]: [f64; 3]| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
+    let mut data = vec![0f32; ty.elements()];
+    for (filter, channel) in (0..n).flat_map(|f| (0..channels).map(move |c| (f, c))) {
+        let tap = |y: usize, x: usize| taps[((filter * 3 + y) * 3 + x) * channels + channel] as f64;
+        let across: [[f64; 4]; 3] = std::array::from_fn(|y| line(std::array::from_fn(|x| tap(y, x))));
+        for x in 0..4 {
+            for (y, u) in line(std::array::from_fn(|i| across[i][x])).into_iter().enumerate() {
+                let block = (4 * y + x) * blocks + filter / rows;
+                data[(block * channels + channel) * rows + filter % rows] = u as f32;
+            }
+        }
+    }
+    Tensor::new(ty.shape, &data)
 }
 
 fn winograd(tensor: &Tensor, ty: TensorType, form: Winograd) -> Tensor {
@@ -288,6 +314,21 @@ mod tests {
         assert!(Packing::pairs_fit(&[1, -1, -128], 1, 128));
         let long = |n: usize| Packing::pairs_fit(&[vec![127i8; n], vec![-128; n]].concat(), n, 128);
         assert!(long(516) && !long(517));
+    }
+
+    #[test]
+    fn winograd_panels_hold_frequencies() {
+        // Three filters of two channels. Channel 1 of filter 2 has a centre tap, channel 0 of filter 1 a corner.
+        let mut taps = vec![0f32; 3 * 18];
+        taps[2 * 18 + 4 * 2 + 1] = 4.0;
+        taps[18 + 8 * 2] = 8.0;
+        let p = Packing::WinogradPanel { rows: 2 }.apply(&Tensor::new([3, 3, 3, 2], &taps));
+        assert_eq!(p.shape(), [16, 2, 2, 2]);
+        let at = |f: usize, filter: usize, c: usize| p.to_f32()[((f * 2 + filter / 2) * 2 + c) * 2 + filter % 2];
+        let all = |filter, c| (0..16).map(|f| at(f, filter, c)).collect::<Vec<_>>();
+        assert_eq!(all(2, 1), [0., 0., 0., 0., 0., 1., -1., 0., 0., -1., 1., 0., 0., 0., 0., 0.]);
+        assert_eq!(all(1, 0), [0., 0., 0., 0., 0., 2., 2., 4., 0., 2., 2., 4., 0., 4., 4., 8.]);
+        assert_eq!(p.to_f32().iter().filter(|v| **v != 0.0).count(), 13);
     }
 
     #[test]

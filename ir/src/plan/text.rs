@@ -37,6 +37,7 @@ impl Display for Plan {
                 Packing::Slices { channels, taps, group } => {
                     writeln!(f, " slices(channels = {channels}, taps = {taps}, group = {group}) {packed}")?
                 }
+                Packing::WinogradPanel { rows } => writeln!(f, " winograd_panel(rows = {rows}) {packed}")?,
                 Packing::Winograd(form) => writeln!(f, " winograd({form:?}) {packed}")?,
             }
         }

@@ -182,6 +182,9 @@ impl<'a> Verifier<'a> {
                 }
                 Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
                 Packing::Slices { channels, taps, group } => *channels > 0 && *taps > 0 && *group > 0,
+                Packing::WinogradPanel { rows } => {
+                    *rows > 0 && ty.dtype == DType::F32 && ty.rank() == 4 && ty.shape[1..3] == [3, 3]
+                }
                 Packing::Winograd(_) => ty.dtype == DType::I8 && ty.rank() == 4 && ty.shape[1..3] == [3, 3],
             };
             self.check(fits, || format!("k{i}: {ty} cannot be packed as {:?}", c.packing));

@@ -23,6 +23,7 @@ mod simd;
 mod strips;
 mod tile;
 mod window;
+mod winograd_f32;
 
 use crate::cpu::{self, Level};
 use fused::Finish;
@@ -66,6 +67,11 @@ catalogue! {
     "product_f32_avx2", Avx2, product::prepare_f32::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "product_f32_avx512", Avx512, product::prepare_f32::<simd::Avx512>;
+    "winograd_f32", Scalar, winograd_f32::prepare::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f32_avx2", Avx2, winograd_f32::prepare::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f32_avx512", Avx512, winograd_f32::prepare::<simd::Avx512>;
     "product_i8", Scalar, product::prepare_i8::<bytes::Portable>;
     #[cfg(target_arch = "x86_64")]
     "product_i8_avx2", Avx2, product::prepare_i8::<bytes::Avx2>;

@@ -71,19 +71,20 @@ impl Geometry {
         let after = if fused { 0.0 } else { epilogue_cycles(spec.op, spec.out_type.elements()) };
         macs as f64 / P::MACS_PER_CYCLE + after
     }
+}
 
-    /// Channels of a panel: as many vectors as fill the registers with sums, without many that hold nothing.
-    fn width<P: Tiles>(&self) -> usize {
-        let all = self.channels.div_ceil(P::LANES);
-        let fits = |n: usize| {
-            let (tile, waste) = (P::pixels(n), all.next_multiple_of(n) - all);
-            let enough = tile * n >= P::SUMS || (tile > 0 && self.pixels() <= tile);
-            (enough && waste * 5 <= all).then(|| (n, n * tile.min(self.pixels())))
-        };
-        // Additions to one sum wait for each other: some sums must be in flight. Beyond that, wide tiles load least.
-        let candidates = (1..=all.min(8)).filter_map(fits);
-        candidates.max_by_key(|(n, sums)| ((*sums).min(P::SUMS * 2 / 3), *n)).map_or(1, |(n, _)| n) * P::LANES
-    }
+/// Channels of a panel, for so many in all and so many pixels: as many vectors as fill the registers with sums, without
+/// many that hold nothing.
+pub fn width<P: Tiles>(channels: usize, pixels: usize) -> usize {
+    let all = channels.div_ceil(P::LANES);
+    let fits = |n: usize| {
+        let (tile, waste) = (P::pixels(n), all.next_multiple_of(n) - all);
+        let enough = tile * n >= P::SUMS || (tile > 0 && pixels <= tile);
+        (enough && waste * 5 <= all).then(|| (n, n * tile.min(pixels)))
+    };
+    // Additions to one sum wait for each other: some sums must be in flight. Beyond that, wide tiles load least.
+    let candidates = (1..=all.min(8)).filter_map(fits);
+    candidates.max_by_key(|(n, sums)| ((*sums).min(P::SUMS * 2 / 3), *n)).map_or(1, |(n, _)| n) * P::LANES
 }
 
 pub fn prepare_f32<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
@@ -94,7 +95,7 @@ where
     let fused = FusedFloat::of(spec);
     let call = Call::of(spec, &geometry.window, fused.as_ref());
     let cycles = geometry.cycles::<Floats<S>>(spec, call.fused);
-    let width = geometry.width::<Floats<S>>();
+    let width = width::<Floats<S>>(geometry.channels, geometry.pixels());
     let bias = super::padded(super::bias(spec)?, width);
     let strips = Strips::new(geometry.window, 4, false, false);
     let kernel = Product::<Floats<S>, f32, _> {
@@ -136,7 +137,7 @@ where
     let geometry = Geometry::of(spec)?;
     let (depth, channels) = (geometry.depth, geometry.channels);
     let found = FusedBytes::of(spec);
-    let width = geometry.width::<Bytes<Q>>();
+    let width = width::<Bytes<Q>>(geometry.channels, geometry.pixels());
     let finish = found.map(|(fused, scales)| ByteFinish { fused: Some(fused), scales: super::padded(scales, width) });
     let call = Call::of(spec, &geometry.window, finish.as_ref());
     let cycles = geometry.cycles::<Bytes<Q>>(spec, call.fused);
@@ -179,48 +180,84 @@ fn widest<P: Tiles>(vectors: usize) -> usize {
     (1..=vectors).rev().find(|n| P::pixels(*n) > 0).unwrap_or(1)
 }
 
+/// The product of a strip's pixels with all weights.
+pub struct Line<'a, P: Products> {
+    pub strip: &'a Strip<P::X>,
+    /// Output pixels before the strip.
+    pub before: usize,
+    pub columns: usize,
+    pub runs: &'a [usize],
+    /// Steps of `DEPTH` in a run.
+    pub steps: usize,
+    /// In panels of `width` channels.
+    pub weights: *const P::W,
+    pub width: usize,
+    pub channels: usize,
+    /// One a channel, up to whole panels.
+    pub bias: &'a [P::Bias],
+}
+
+/// Computes a product.
+///
+/// # Safety
+/// The machine must have the level; the strip, weights and epilogue must be good for what the numbers say.
+pub unsafe fn multiply<P: Tiles>(l: &Line<'_, P>, epilogue: impl Fn() -> P::Epilogue) {
+    let panel_len = l.runs.len() * l.steps * l.width * P::DEPTH;
+    for (panel, first) in (0..l.channels).step_by(l.width).enumerate() {
+        // Inside the packed weights.
+        let weights = l.weights.wrapping_add(panel * panel_len);
+        let end = l.channels.min(first + l.width);
+        let mut channel = first;
+        while channel < end {
+            let vectors = widest::<P>((end - channel).div_ceil(P::LANES));
+            let channels = (vectors * P::LANES).min(end - channel);
+            let mut work = Panel::<P> {
+                runs: l.runs,
+                steps: l.steps,
+                weights: weights.wrapping_add((channel - first) * P::DEPTH),
+                width: l.width,
+                bias: l.bias[channel..].as_ptr(),
+                epilogue: epilogue(),
+                channel,
+                at: l.before * l.channels + channel,
+                out_step: l.channels,
+                last: channels - (vectors - 1) * P::LANES,
+                x: l.strip.x,
+                columns: l.columns,
+                column_step: l.strip.column_step,
+                row_step: l.strip.row_step,
+                first: 0,
+                tiles: 0,
+            };
+            for (pixels, tiles) in super::shares(l.strip.pixels, P::pixels(vectors)) {
+                work.tiles = tiles;
+                // SAFETY: the caller's contract.
+                unsafe { P::function(pixels, vectors)(&work) };
+                work.first += pixels * tiles;
+            }
+            channel += channels;
+        }
+    }
+}
+
 impl<P: Tiles, A: Convert<P::X>, F: Finish<Epilogue = P::Epilogue>> Kernel for Product<P, A, F> {
     unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
-        let (strips, n) = (&self.strips, self.channels);
-        let steps = strips.run_len.div_ceil(P::DEPTH);
-        let panel_len = strips.runs.len() * steps * self.width * P::DEPTH;
+        let strips = &self.strips;
         let work = |strip: Strip<P::X>, before: usize| {
-            for (panel, first) in (0..n).step_by(self.width).enumerate() {
-                // Inside the packed weights.
-                let weights = w.cast::<P::W>().wrapping_add(panel * panel_len);
-                let end = n.min(first + self.width);
-                let mut channel = first;
-                while channel < end {
-                    let vectors = widest::<P>((end - channel).div_ceil(P::LANES));
-                    let channels = (vectors * P::LANES).min(end - channel);
-                    let mut work = Panel::<P> {
-                        runs: &strips.runs,
-                        steps,
-                        weights: weights.wrapping_add((channel - first) * P::DEPTH),
-                        width: self.width,
-                        bias: self.bias[channel..].as_ptr(),
-                        epilogue: self.finish.at(out, extra),
-                        channel,
-                        at: before * n + channel,
-                        out_step: n,
-                        last: channels - (vectors - 1) * P::LANES,
-                        x: strip.x,
-                        columns: strips.window.out[1],
-                        column_step: strip.column_step,
-                        row_step: strip.row_step,
-                        first: 0,
-                        tiles: 0,
-                    };
-                    for (pixels, tiles) in super::shares(strip.pixels, P::pixels(vectors)) {
-                        work.tiles = tiles;
-                        // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x,
-                        // weights, residual and output, the strip its pixels.
-                        unsafe { P::function(pixels, vectors)(&work) };
-                        work.first += pixels * tiles;
-                    }
-                    channel += channels;
-                }
-            }
+            let line = Line::<P> {
+                strip: &strip,
+                before,
+                columns: strips.window.out[1],
+                runs: &strips.runs,
+                steps: strips.run_len.div_ceil(P::DEPTH),
+                weights: w.cast(),
+                width: self.width,
+                channels: self.channels,
+                bias: &self.bias,
+            };
+            // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x, weights, residual
+            // and output, the strip its pixels.
+            unsafe { multiply::<P>(&line, || self.finish.at(out, extra)) };
         };
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
         unsafe { strips.each::<A, P::X>(x.cast(), scratch.cast(), step * self.rows, self.rows, self.pad, work) };

@@ -96,6 +96,16 @@ impl Strips {
         Strips { window, rows, copied, line, runs, run_len }
     }
 
+    /// With no more than so many output rows, but one at least, in a strip.
+    pub fn limited(self, rows: usize) -> Strips {
+        Strips { rows: self.rows.min(rows.max(1)), ..self }
+    }
+
+    /// Output rows of a strip, at most.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Rows as read that a strip of so many output rows needs.
     fn lines(&self, rows: usize) -> usize {
         let w = &self.window;
@@ -200,7 +210,7 @@ mod tests {
         let len = w.batch * w.size[0] * w.size[1] * w.channels;
         let x: Vec<i8> = (0..len).map(|i| (i % 120) as i8 + 1).collect();
         let mut strips = Strips::new(w.clone(), 4, convert, separate);
-        strips.rows = rows.min(w.out[0]);
+        strips = strips.limited(rows);
         let mut scratch = vec![77i8; strips.scratch_len()];
         let mut seen = 0;
         // SAFETY: x and scratch are as long as the strips say.

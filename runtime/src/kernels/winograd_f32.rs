@@ -1,0 +1,350 @@
+//! `f32` convolution of 3x3 with a stride of 1 by Winograd's F(2x2, 3x3), NHWC, one group.
+//!
+//! A tile of 2x2 outputs takes sixteen products a channel pair instead of 36. The input's tiles of 4x4 are transformed in
+//! vectors of channels, each of the sixteen frequencies is a matrix product of tiles by channels, by register tiles, and
+//! the results are transformed back. Transforms add and subtract only; errors stay within the bound of direct kernels.
+//! Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
+
+use super::floats::{FloatEpilogue, Floats};
+use super::fused::{Finish, FusedFloat};
+use super::product::{self, multiply};
+use super::simd::{self, Simd};
+use super::strips::{Strip, Strips};
+use super::tile::Tiles;
+use super::window::Window;
+use super::{Call, Kernel, Prepared, Purpose};
+use mcc_ir::DType;
+use mcc_ir::catalogue::KernelSpec;
+use mcc_ir::packing::Packing;
+use std::marker::PhantomData;
+
+const FREQUENCIES: usize = 16;
+/// Bytes that a strip's transformed tiles may have: as many as the weights, which each strip reads once, within a part of
+/// a second-level cache and a few of it.
+const STRIP_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
+
+/// Weights: for each frequency, panels `[C][width]`.
+struct Winograd<S> {
+    /// Tiles are pixels of an output of half the size.
+    strips: Strips,
+    /// Rows and columns of the output.
+    out: [usize; 2],
+    channels: usize,
+    width: usize,
+    /// One a channel, up to whole panels.
+    bias: Vec<f32>,
+    /// As long as `bias`.
+    zeros: Vec<f32>,
+    fused: FusedFloat,
+    /// The most tiles of a strip.
+    tiles: usize,
+    level: PhantomData<S>,
+}
+
+pub fn prepare<S: Transforms>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+where
+    Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
+{
+    let (o, window) = Window::of(spec)?;
+    let fits = o.groups == 1 && window.kernel == [3, 3] && window.stride == [1, 1] && window.dilation == [1, 1];
+    if !fits || spec.arg_types[0].dtype != DType::F32 || spec.out_type.elements() == 0 || window.channels == 0 {
+        return None;
+    }
+    let fused = FusedFloat::of(spec)?;
+    let bias = super::bias(spec)?;
+    let (c, n, out, batch) = (window.channels, window.out_channels, window.out, window.batch);
+    let grid = out.map(|size| size.div_ceil(2));
+    let call = Call::of(spec, &window, Some(&fused));
+    let tiled = Window { out: grid, kernel: [4, 4], stride: [2, 2], ..window };
+    let per_row = grid[1] * FREQUENCIES * (c + n) * 4;
+    let bytes = (FREQUENCIES * c * n * 4).clamp(*STRIP_BYTES.start(), *STRIP_BYTES.end());
+    let strips = Strips::new(tiled, 4, false, true).limited(bytes / per_row);
+    let tiles = strips.rows() * grid[1];
+    let width = product::width::<Floats<S>>(n, tiles);
+    let all = batch * grid[0] * grid[1];
+    let vectors = c.div_ceil(S::LANES) * 80 + n.div_ceil(S::LANES) * 70;
+    let macs = all * FREQUENCIES * c * n.next_multiple_of(S::LANES);
+    // Short sums leave tiles of products little to do beside loading and storing.
+    let products = macs as f64 / <Floats<S> as Tiles>::MACS_PER_CYCLE * (1.0 + 4.0 / c as f64);
+    let cycles = products + (all * vectors) as f64;
+    let bias = super::padded(bias, width);
+    let kernel = Winograd::<S> {
+        zeros: vec![0.0; bias.len()],
+        strips,
+        out,
+        channels: n,
+        width,
+        bias,
+        fused,
+        tiles,
+        level: PhantomData,
+    };
+    let scratch = (kernel.rows_len() + FREQUENCIES * tiles * (c + n)) * 4;
+    Some(Prepared::of_kernel(spec, kernel, call, scratch, Packing::WinogradPanel { rows: width }, cycles))
+}
+
+impl<S> Winograd<S> {
+    /// Elements of scratch memory for copied rows, up to whole lines of a cache.
+    fn rows_len(&self) -> usize {
+        self.strips.scratch_len().next_multiple_of(16)
+    }
+}
+
+impl<S: Transforms> Kernel for Winograd<S>
+where
+    Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
+{
+    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+        let (strips, n) = (&self.strips, self.channels);
+        let c = strips.window.channels;
+        let [grid_rows, grid_columns] = strips.window.out;
+        let panels = n.div_ceil(self.width) * c * self.width;
+        let rows: *mut f32 = scratch.cast();
+        // Behind each other in scratch memory.
+        let transformed = rows.wrapping_add(self.rows_len());
+        let products = transformed.wrapping_add(FREQUENCIES * self.tiles * c);
+        let work = |strip: Strip<f32>, before: usize| {
+            let tiles = strip.pixels;
+            let forward = Forward { strip: &strip, taps: &strips.runs, columns: grid_columns, c, to: transformed };
+            // SAFETY: the kernel was chosen for a level that the machine has; the strip gives its pixels, and scratch memory
+            // holds the frequencies of all tiles.
+            unsafe { S::forward(&forward) };
+            for f in 0..FREQUENCIES {
+                let line = Strip {
+                    x: transformed.wrapping_add(f * tiles * c).cast_const(),
+                    pixels: tiles,
+                    column_step: c,
+                    row_step: 0,
+                };
+                let to = products.wrapping_add(f * tiles * n);
+                let product = product::Line {
+                    strip: &line,
+                    columns: tiles,
+                    runs: &[0],
+                    steps: c,
+                    weights: w.cast::<f32>().wrapping_add(f * panels),
+                    width: self.width,
+                    channels: n,
+                    bias: &self.zeros,
+                    before: 0,
+                };
+                let epilogue = || FusedFloat::default().at(to.cast(), std::ptr::null());
+                // SAFETY: as above; the weights are packed as the panels say.
+                unsafe { multiply::<Floats<S>>(&product, epilogue) };
+            }
+            let row = before / grid_columns;
+            let image = row / grid_rows;
+            let backward = Backward {
+                from: products,
+                tiles,
+                columns: grid_columns,
+                n,
+                bias: &self.bias,
+                out: self.out,
+                row: 2 * (row % grid_rows),
+                at: image * self.out[0] * self.out[1] * n,
+                epilogue: self.fused.at(out, extra),
+            };
+            // SAFETY: as above; the caller's contract gives output and residual.
+            unsafe { S::backward(&backward) };
+        };
+        let all = strips.window.batch * grid_rows;
+        // SAFETY: the caller's contract; scratch memory is as long as was asked for.
+        unsafe { strips.each::<f32, f32>(x.cast(), rows, 0, all, 0.0, work) };
+    }
+}
+
+/// A strip of tiles to be transformed: `[16][tiles][C]`.
+pub struct Forward<'a> {
+    strip: &'a Strip<f32>,
+    /// From a tile's first element to each of the sixteen.
+    taps: &'a [usize],
+    columns: usize,
+    c: usize,
+    to: *mut f32,
+}
+
+/// Products `[16][tiles][N]` to be transformed into output pixels.
+pub struct Backward<'a> {
+    from: *const f32,
+    tiles: usize,
+    columns: usize,
+    n: usize,
+    bias: &'a [f32],
+    /// Rows and columns of the output.
+    out: [usize; 2],
+    /// The first row of the first tile.
+    row: usize,
+    /// The image's first element in the output.
+    at: usize,
+    epilogue: FloatEpilogue,
+}
+
+/// # Safety
+/// As [`Simd::load`], for the first `lanes` lanes.
+#[inline(always)]
+unsafe fn load<S: Simd>(from: *const f32, lanes: usize) -> S::V {
+    // SAFETY: the caller's contract.
+    unsafe { if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) } }
+}
+
+/// # Safety
+/// The level's instructions must be there; the strip and `to` must be good for what the numbers say.
+#[inline(always)]
+unsafe fn forward<S: Simd>(p: &Forward<'_>) {
+    let apart = p.strip.pixels * p.c;
+    for t in 0..p.strip.pixels {
+        let at = t / p.columns * p.strip.row_step + t % p.columns * p.strip.column_step;
+        for first in (0..p.c).step_by(S::LANES) {
+            let lanes = S::LANES.min(p.c - first);
+            // SAFETY: the caller's contract: sixteen taps of a tile, and sixteen places for its frequencies.
+            unsafe {
+                let x = p.strip.x.add(at + first);
+                let rows = [
+                    input_line::<S>(x, &p.taps[..4], lanes),
+                    input_line::<S>(x, &p.taps[4..8], lanes),
+                    input_line::<S>(x, &p.taps[8..12], lanes),
+                    input_line::<S>(x, &p.taps[12..16], lanes),
+                ];
+                let to = p.to.add(t * p.c + first);
+                for column in 0..4 {
+                    let v = input::<S>([rows[0][column], rows[1][column], rows[2][column], rows[3][column]]);
+                    for (row, v) in v.into_iter().enumerate() {
+                        let to = to.add((4 * row + column) * apart);
+                        if lanes < S::LANES { S::store_part(to, lanes, v) } else { S::store(to, v) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One dimension of the input's transform.
+///
+/// # Safety
+/// The level's instructions must be there.
+#[inline(always)]
+unsafe fn input<S: Simd>(d: [S::V; 4]) -> [S::V; 4] {
+    // SAFETY: the caller's contract.
+    unsafe { [S::sub(d[0], d[2]), S::add(d[1], d[2]), S::sub(d[2], d[1]), S::sub(d[1], d[3])] }
+}
+
+/// A row of a tile, transformed.
+///
+/// # Safety
+/// The level's instructions must be there; `x` must be good for four taps.
+#[inline(always)]
+unsafe fn input_line<S: Simd>(x: *const f32, taps: &[usize], lanes: usize) -> [S::V; 4] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        input::<S>([
+            load::<S>(x.add(taps[0]), lanes),
+            load::<S>(x.add(taps[1]), lanes),
+            load::<S>(x.add(taps[2]), lanes),
+            load::<S>(x.add(taps[3]), lanes),
+        ])
+    }
+}
+
+/// A column of frequencies, which are `apart`, transformed.
+///
+/// # Safety
+/// The level's instructions must be there; `from` must be good for four rows.
+#[inline(always)]
+unsafe fn output_column<S: Simd>(from: *const f32, apart: usize, lanes: usize) -> [S::V; 2] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        output::<S>([
+            load::<S>(from, lanes),
+            load::<S>(from.add(4 * apart), lanes),
+            load::<S>(from.add(8 * apart), lanes),
+            load::<S>(from.add(12 * apart), lanes),
+        ])
+    }
+}
+
+/// One dimension of the output's transform.
+///
+/// # Safety
+/// The level's instructions must be there.
+#[inline(always)]
+unsafe fn output<S: Simd>(m: [S::V; 4]) -> [S::V; 2] {
+    // SAFETY: the caller's contract.
+    unsafe { [S::add(S::add(m[0], m[1]), m[2]), S::sub(S::sub(m[1], m[2]), m[3])] }
+}
+
+/// # Safety
+/// The level's instructions must be there; `from` and the epilogue must be good for what the numbers say.
+#[inline(always)]
+unsafe fn backward<S: Simd>(p: &Backward<'_>) {
+    let apart = p.tiles * p.n;
+    for t in 0..p.tiles {
+        let (row, column) = (p.row + t / p.columns * 2, t % p.columns * 2);
+        for first in (0..p.n).step_by(S::LANES) {
+            let lanes = S::LANES.min(p.n - first);
+            // SAFETY: the caller's contract: sixteen frequencies of a tile, whose pixels inside the output are stored; the
+            // bias has whole vectors.
+            unsafe {
+                let from = p.from.add(t * p.n + first);
+                let columns = [
+                    output_column::<S>(from, apart, lanes),
+                    output_column::<S>(from.add(apart), apart, lanes),
+                    output_column::<S>(from.add(2 * apart), apart, lanes),
+                    output_column::<S>(from.add(3 * apart), apart, lanes),
+                ];
+                let bias = S::load(p.bias.as_ptr().add(first));
+                for y in 0..2 {
+                    let pair = output::<S>([columns[0][y], columns[1][y], columns[2][y], columns[3][y]]);
+                    for (x, v) in pair.into_iter().enumerate() {
+                        if row + y < p.out[0] && column + x < p.out[1] {
+                            let at = p.at + ((row + y) * p.out[1] + column + x) * p.n + first;
+                            p.epilogue.store::<S>(at, lanes, S::add(v, bias));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The transforms of a level.
+pub trait Transforms: Simd {
+    /// # Safety
+    /// The level's instructions must be there; all pointers must be good for what the numbers say.
+    unsafe fn forward(p: &Forward<'_>);
+    /// # Safety
+    /// As [`Transforms::forward`].
+    unsafe fn backward(p: &Backward<'_>);
+}
+
+macro_rules! level {
+    ($simd:ty, $(#[$feature:meta])?) => {
+        impl Transforms for $simd {
+            unsafe fn forward(p: &Forward<'_>) {
+                $(#[$feature])?
+                unsafe fn compiled(p: &Forward<'_>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { forward::<$simd>(p) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { compiled(p) }
+            }
+
+            unsafe fn backward(p: &Backward<'_>) {
+                $(#[$feature])?
+                unsafe fn compiled(p: &Backward<'_>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { backward::<$simd>(p) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { compiled(p) }
+            }
+        }
+    };
+}
+
+level!(simd::Portable,);
+#[cfg(target_arch = "x86_64")]
+level!(simd::Avx2, #[target_feature(enable = "avx2,fma")]);
+#[cfg(target_arch = "x86_64")]
+level!(simd::Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]);
