@@ -179,11 +179,10 @@ fn winograd_panel(tensor: &Tensor, ty: TensorType, rows: usize) -> Tensor {
     for (filter, channel) in (0..n).flat_map(|f| (0..channels).map(move |c| (f, c))) {
         let tap = |y: usize, x: usize| taps[((filter * 3 + y) * 3 + x) * channels + channel] as f64;
         let across: [[f64; 4]; 3] = std::array::from_fn(|y| line(std::array::from_fn(|x| tap(y, x))));
-        for x in 0..4 {
-            for (y, u) in line(std::array::from_fn(|i| across[i][x])).into_iter().enumerate() {
-                let block = (4 * y + x) * blocks + filter / rows;
-                data[(block * channels + channel) * rows + filter % rows] = u as f32;
-            }
+        let down: [[f64; 4]; 4] = std::array::from_fn(|x| line(std::array::from_fn(|y| across[y][x])));
+        for f in 0..16 {
+            let block = f * blocks + filter / rows;
+            data[(block * channels + channel) * rows + filter % rows] = down[f % 4][f / 4] as f32;
         }
     }
     Tensor::new(ty.shape, &data)

@@ -1,38 +1,40 @@
-//! `f32` matrix products whose right side is not constant: row-major, or stored transposed.
+//! `f32` matrix products of two activations, by register tiles: the right side of each batch is packed in panels first.
 
-use super::micro::{accumulate, dot};
-use super::{Prepared, Purpose, WindowKernel, bias_len, epilogue_cycles};
+use super::floats::{FloatEpilogue, Floats};
+use super::fused::{Finish, FusedFloat};
+use super::product::{self, Line, multiply};
+use super::simd::Simd;
+use super::strips::Strip;
+use super::tile::Tiles;
+use super::window::Window;
+use super::{Call, Kernel, Prepared, Purpose, epilogue_cycles};
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
 use mcc_ir::types::broadcast_strides;
+use std::marker::PhantomData;
 
-/// Columns of the output at a time.
-const WIDTH: usize = 16;
-
-/// How the right side is stored.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Right {
-    /// `[K][N]`.
-    RowMajor,
-    /// `[N][K]`.
-    Transposed,
-}
-
-#[derive(Debug)]
-struct MatMul {
+struct MatMul<S> {
     rows: usize,
     depth: usize,
     columns: usize,
-    right: Right,
-    bias: usize,
-    /// Elements before the matrices of each step; empty where there is one step.
+    /// Columns of a panel: whole vectors.
+    width: usize,
+    /// Whether the right side is stored `[N][K]`.
+    transposed: bool,
+    /// One a column, up to whole panels.
+    bias: Vec<f32>,
+    fused: FusedFloat,
+    /// Elements before the two matrices of each product.
     batches: Vec<(usize, usize)>,
-    lengths: (usize, usize),
+    level: PhantomData<S>,
 }
 
-pub fn prepare(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared> {
+pub fn prepare<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+where
+    Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
+{
     let Op::MatMul(o) = spec.op else { return None };
     let (a, b, out) = (&spec.arg_types[0], &spec.arg_types[1], spec.out_type);
     if a.dtype != DType::F32 || out.elements() == 0 {
@@ -46,141 +48,107 @@ pub fn prepare(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared> {
     // Without a batch on the right, all rows of the left are one matrix.
     let flat = batch_b.iter().all(|&d| d == 1) && out.rank() == a.rank();
     let rows = if flat { out.elements() / columns } else { a.shape[a.rank() - 2] };
-    let right = if o.trans_b { Right::Transposed } else { Right::RowMajor };
-    let outer = if flat { 0 } else { out.rank() - 2 };
-    let batch = &out.shape[..outer];
-    let step = |shape: &[usize], matrix: usize| -> Vec<usize> {
-        broadcast_strides(shape, batch).into_iter().map(|s| s * matrix).collect()
+    let batches = match flat {
+        true => vec![(0, 0)],
+        false => {
+            let batch = &out.shape[..out.rank() - 2];
+            offsets(batch, &steps(batch_a, batch, rows * depth), &steps(batch_b, batch, depth * columns))
+        }
     };
-    let mut batches = Vec::new();
-    if !flat {
-        let (sa, sb) = (step(batch_a, rows * depth), step(batch_b, depth * columns));
-        for mut i in 0..batch.iter().product() {
-            let mut at = (0, 0);
-            for d in (0..batch.len()).rev() {
-                at.0 += i % batch[d] * sa[d];
-                at.1 += i % batch[d] * sb[d];
-                i /= batch[d];
-            }
-            batches.push(at);
-        }
-    }
-    let lengths = (a.elements(), b.elements());
-    let macs = (out.elements() * depth) as f64;
-    let cycles = macs / 3.0 + epilogue_cycles(spec.op, out.elements());
-    let bias = bias_len(spec.op, columns);
-    Some(Prepared::new(
-        spec,
-        MatMul { rows, depth, columns, right, bias, batches, lengths },
-        outer,
-        0,
-        Packing::None,
-        cycles,
-    ))
+    let fused = FusedFloat::of(spec);
+    let call = Call::of(spec, &Window::line(rows, depth, columns), fused.as_ref());
+    let width = product::width::<Floats<S>>(columns, rows);
+    let bias = super::padded(super::bias(spec)?, width);
+    let packed = bias.len() * depth;
+    let macs = (batches.len() * rows * columns.next_multiple_of(S::LANES) * depth) as f64;
+    let after = if call.fused { 0.0 } else { epilogue_cycles(spec.op, out.elements()) };
+    let cycles = macs / <Floats<S> as Tiles>::MACS_PER_CYCLE + (batches.len() * packed) as f64 + after;
+    let kernel = MatMul::<S> {
+        rows,
+        depth,
+        columns,
+        width,
+        transposed: o.trans_b,
+        bias,
+        fused: fused.unwrap_or_default(),
+        batches,
+        level: PhantomData,
+    };
+    Some(Prepared::of_kernel(spec, kernel, call, packed * 4, Packing::None, cycles))
 }
 
-impl WindowKernel for MatMul {
-    type X = f32;
-    type W = f32;
-    type Acc = f32;
-    type Scratch = u8;
+/// From one index of each dimension of `batch` to the next, in elements of a side whose matrices have so many.
+fn steps(side: &[usize], batch: &[usize], matrix: usize) -> Vec<usize> {
+    broadcast_strides(side, batch).into_iter().map(|s| s * matrix).collect()
+}
 
-    fn lengths(&self) -> [usize; 5] {
-        [self.lengths.0, self.lengths.1, self.bias, self.rows * self.columns, 0]
-    }
+/// Elements before the matrices of both sides, for each index of `batch` in row-major order.
+fn offsets(batch: &[usize], a: &[usize], b: &[usize]) -> Vec<(usize, usize)> {
+    let at = |mut i: usize| {
+        let mut at = (0, 0);
+        for d in (0..batch.len()).rev() {
+            at.0 += i % batch[d] * a[d];
+            at.1 += i % batch[d] * b[d];
+            i /= batch[d];
+        }
+        at
+    };
+    (0..batch.iter().product()).map(at).collect()
+}
 
-    #[inline(always)]
-    fn run<const WIDE: bool>(
-        &self,
-        step: usize,
-        x: &[f32],
-        w: &[f32],
-        bias: &[f32],
-        acc: &mut [f32],
-        _scratch: &mut [u8],
-    ) {
-        let (a, b) = self.batches.get(step).copied().unwrap_or_default();
-        let a = &x[a..][..self.rows * self.depth];
+impl<S> MatMul<S> {
+    /// Writes a right side to panels `[K][width]`, filled up with zeros.
+    fn pack(&self, b: &[f32], panels: &mut [f32]) {
         let (k, n) = (self.depth, self.columns);
-        match self.right {
-            Right::RowMajor => {
-                let b = &w[b..][..k * n];
-                let mut first = 0;
-                while first + WIDTH <= n {
-                    self.block::<WIDTH, WIDE>(a, &b[first..], n, first, WIDTH, bias, acc);
-                    first += WIDTH;
-                }
-                while first + 4 <= n {
-                    self.block::<4, WIDE>(a, &b[first..], n, first, 4, bias, acc);
-                    first += 4;
-                }
-                for first in first..n {
-                    self.block::<1, WIDE>(a, &b[first..], n, first, 1, bias, acc);
-                }
-            }
-            Right::Transposed => {
-                let b = &w[b..][..n * k];
-                for (a, acc) in a.chunks_exact(k).zip(acc.chunks_exact_mut(n)) {
-                    for (j, (b, acc)) in b.chunks_exact(k).zip(acc).enumerate() {
-                        *acc = bias.get(j).copied().unwrap_or_default() + dot::<WIDE>(a, b);
+        for (panel, to) in panels.chunks_exact_mut(k * self.width).enumerate() {
+            let first = panel * self.width;
+            let valid = self.width.min(n - first);
+            for (row, to) in to.chunks_exact_mut(self.width).enumerate() {
+                let (to, rest) = to.split_at_mut(valid);
+                rest.fill(0.0);
+                if self.transposed {
+                    for (to, from) in to.iter_mut().zip(b[first * k + row..].iter().step_by(k)) {
+                        *to = *from;
                     }
+                } else {
+                    to.copy_from_slice(&b[row * n + first..][..valid]);
                 }
             }
         }
     }
 }
 
-impl MatMul {
-    /// All rows of `COLUMNS` output columns from `first` on, of which `valid` are stored; row k of the right side
-    /// starts at `b[k * stride]`.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn block<const COLUMNS: usize, const WIDE: bool>(
-        &self,
-        a: &[f32],
-        b: &[f32],
-        stride: usize,
-        first: usize,
-        valid: usize,
-        bias: &[f32],
-        acc: &mut [f32],
-    ) {
-        let mut start = [0f32; COLUMNS];
-        if let Some(bias) = bias.get(first..first + valid) {
-            start[..valid].copy_from_slice(bias);
-        }
-        let mut row = 0;
-        while row < self.rows {
-            let left = self.rows - row;
-            let a = &a[row * self.depth..];
-            let acc = &mut acc[row * self.columns + first..];
-            row += if WIDE && left >= 6 {
-                self.tile::<6, COLUMNS, WIDE>(a, b, stride, &start, valid, acc)
-            } else if left >= 2 {
-                self.tile::<2, COLUMNS, WIDE>(a, b, stride, &start, valid, acc)
-            } else {
-                self.tile::<1, COLUMNS, WIDE>(a, b, stride, &start, valid, acc)
+impl<S: Simd> Kernel for MatMul<S>
+where
+    Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
+{
+    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+        // SAFETY: scratch memory is as long as was asked for, and nothing else uses it.
+        let panels = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<f32>(), self.bias.len() * self.depth) };
+        let mut packed = None;
+        for (i, &(a, b)) in self.batches.iter().enumerate() {
+            if packed != Some(b) {
+                // SAFETY: the caller's contract: a matrix of the right side starts there.
+                let b = unsafe { std::slice::from_raw_parts(w.cast::<f32>().add(b), self.depth * self.columns) };
+                self.pack(b, panels);
+            }
+            packed = Some(b);
+            // Inside the left side.
+            let left = x.cast::<f32>().wrapping_add(a);
+            let line = Line::<Floats<S>> {
+                strip: &Strip { x: left, pixels: self.rows, column_step: self.depth, row_step: 0 },
+                before: i * self.rows,
+                columns: self.rows,
+                runs: &[0],
+                steps: self.depth,
+                weights: panels.as_ptr(),
+                width: self.width,
+                channels: self.columns,
+                bias: &self.bias,
             };
+            // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives the left side,
+            // residual and output.
+            unsafe { multiply::<Floats<S>>(&line, || self.fused.at(out, extra)) };
         }
-    }
-
-    #[inline(always)]
-    fn tile<const ROWS: usize, const COLUMNS: usize, const WIDE: bool>(
-        &self,
-        a: &[f32],
-        b: &[f32],
-        stride: usize,
-        start: &[f32; COLUMNS],
-        valid: usize,
-        acc: &mut [f32],
-    ) -> usize {
-        let k = self.depth;
-        let lines: [&[f32]; ROWS] = std::array::from_fn(|r| &a[r * k..][..k]);
-        let mut sums = [*start; ROWS];
-        accumulate::<ROWS, COLUMNS, WIDE>(&mut sums, lines, b, stride);
-        for (r, sums) in sums.iter().enumerate() {
-            acc[r * self.columns..][..valid].copy_from_slice(&sums[..valid]);
-        }
-        ROWS
     }
 }

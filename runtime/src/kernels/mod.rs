@@ -16,7 +16,6 @@ mod depthwise;
 mod floats;
 mod fused;
 mod matmul_f32;
-mod micro;
 mod pool;
 mod product;
 mod simd;
@@ -97,7 +96,11 @@ catalogue! {
     "pool_i8_avx2", Avx2, pool::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "pool_i8_avx512vnni", Avx512Vnni, pool::prepare_i8::<bytes::Vnni>;
-    "matmul_f32", Scalar, matmul_f32::prepare;
+    "matmul_f32", Scalar, matmul_f32::prepare::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "matmul_f32_avx2", Avx2, matmul_f32::prepare::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "matmul_f32_avx512", Avx512, matmul_f32::prepare::<simd::Avx512>;
 }
 
 /// The implementations that the host has beside loop nests. Those whose level this process does not have offer nothing.
@@ -197,41 +200,6 @@ impl Prepared {
         if arg == 1 { &self.weights } else { &Packing::None }
     }
 
-    fn new<K: WindowKernel>(
-        spec: &KernelSpec<'_>,
-        kernel: K,
-        outer: usize,
-        private_bytes: usize,
-        weights: Packing,
-        cycles: f64,
-    ) -> Prepared {
-        let params = Box::new(kernel);
-        let address = (&raw const *params).cast();
-        let accumulator = if spec.arg_types[0].dtype == DType::F32 { DType::F32 } else { DType::I32 };
-        Prepared {
-            function: function::<K>(),
-            address,
-            _params: params,
-            outer,
-            accumulator,
-            in_output: fits_output(spec, accumulator),
-            fused: false,
-            extra: spec.op.own_inputs().filter(|own| *own > 2).map(|_| 2),
-            window_bytes: spec.out_type.shape[outer..].iter().product::<usize>() * 4,
-            private_bytes,
-            weights,
-            cycles,
-        }
-    }
-}
-
-impl std::fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("outer", &self.outer).field("fused", &self.fused).finish_non_exhaustive()
-    }
-}
-
-impl Prepared {
     /// A kernel that finds its way by itself, and the cut of its calls.
     fn of_kernel<K: Kernel>(
         spec: &KernelSpec<'_>,
@@ -261,13 +229,20 @@ impl Prepared {
     }
 }
 
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("outer", &self.outer).field("fused", &self.fused).finish_non_exhaustive()
+    }
+}
+
 /// A kernel over raw memory.
 trait Kernel: Send + Sync + 'static {
     /// Computes window `step`: the output where the epilogue is fused, else accumulators.
     ///
     /// # Safety
     /// Pointers must be to what [`Prepared`] and the operator's types say: all of x, packed weights, the extra argument;
-    /// the window of the output or of accumulators; scratch memory, aligned to 64 bytes, that overlaps nothing. The
+    /// the window of the output or of accumulators; scratch memory that overlaps nothing; all aligned
+    /// for their elements. The
     /// output overlaps nothing but the extra argument, and that at the same place.
     unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8);
 }
@@ -370,107 +345,4 @@ fn bias_len(op: &Op, channels: usize) -> usize {
 fn epilogue_cycles(op: &Op, outputs: usize) -> f64 {
     let steps: usize = op.post().map_or(0, |p| p.iter().map(|s| if matches!(s, Step::Unary(_)) { 2 } else { 4 }).sum());
     (outputs * (1 + steps)) as f64 / 2.0
-}
-
-/// A kernel over typed slices.
-trait WindowKernel: Any + Send + Sync {
-    type X: Copy;
-    type W: Copy;
-    type Acc: Copy;
-    type Scratch: Copy;
-
-    /// Numbers of elements of x, weights, bias, one window's accumulators, and scratch memory.
-    fn lengths(&self) -> [usize; 5];
-
-    /// Computes the accumulators of window `step`. `WIDE`: the code around is compiled for AVX2 and FMA.
-    fn run<const WIDE: bool>(
-        &self,
-        step: usize,
-        x: &[Self::X],
-        w: &[Self::W],
-        bias: &[Self::Acc],
-        acc: &mut [Self::Acc],
-        scratch: &mut [Self::Scratch],
-    );
-}
-
-/// # Safety
-/// `params` must point to a `K`, the others to as many elements of its types as `K::lengths` says, aligned for them;
-/// `acc` and `scratch` must overlap nothing else.
-#[inline(always)]
-unsafe fn border<K: WindowKernel, const WIDE: bool>(
-    params: *const u8,
-    step: usize,
-    pointers: [*const u8; 3],
-    acc: *mut u8,
-    scratch: *mut u8,
-) {
-    // SAFETY: the caller's contract.
-    let kernel = unsafe { &*params.cast::<K>() };
-    let [x_len, w_len, bias_len, acc_len, scratch_len] = kernel.lengths();
-    let [x, w, bias] = pointers;
-    // SAFETY: the caller's contract; `slice` and `slice_mut` take any pointer for no elements.
-    unsafe {
-        let (x, w, bias) = (slice(x, x_len), slice(w, w_len), slice(bias, bias_len));
-        kernel.run::<WIDE>(step, x, w, bias, slice_mut(acc, acc_len), slice_mut(scratch, scratch_len));
-    }
-}
-
-/// # Safety
-/// `at` must point to `len` elements that nothing writes meanwhile, unless `len` is 0.
-#[inline(always)]
-unsafe fn slice<'a, T>(at: *const u8, len: usize) -> &'a [T] {
-    match len {
-        0 => &[],
-        // SAFETY: the caller's contract.
-        _ => unsafe { std::slice::from_raw_parts(at.cast(), len) },
-    }
-}
-
-/// # Safety
-/// `at` must point to `len` initialised elements that nothing else uses meanwhile, unless `len` is 0.
-#[inline(always)]
-unsafe fn slice_mut<'a, T>(at: *mut u8, len: usize) -> &'a mut [T] {
-    match len {
-        0 => &mut [],
-        // SAFETY: the caller's contract.
-        _ => unsafe { std::slice::from_raw_parts_mut(at.cast(), len) },
-    }
-}
-
-unsafe extern "C" fn baseline<K: WindowKernel>(
-    params: *const u8,
-    step: usize,
-    x: *const u8,
-    w: *const u8,
-    bias: *const u8,
-    acc: *mut u8,
-    scratch: *mut u8,
-) {
-    // SAFETY: the caller keeps the contract of `border`.
-    unsafe { border::<K, false>(params, step, [x, w, bias], acc, scratch) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe extern "C" fn wide<K: WindowKernel>(
-    params: *const u8,
-    step: usize,
-    x: *const u8,
-    w: *const u8,
-    bias: *const u8,
-    acc: *mut u8,
-    scratch: *mut u8,
-) {
-    // SAFETY: the caller keeps the contract of `border`.
-    unsafe { border::<K, true>(params, step, [x, w, bias], acc, scratch) }
-}
-
-/// The code of a kernel for this machine.
-fn function<K: WindowKernel>() -> KernelFn {
-    #[cfg(target_arch = "x86_64")]
-    if cpu::level().is_ok_and(|level| level >= Level::Avx2) {
-        return wide::<K>;
-    }
-    baseline::<K>
 }

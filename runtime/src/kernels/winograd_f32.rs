@@ -21,7 +21,7 @@ use std::marker::PhantomData;
 const FREQUENCIES: usize = 16;
 /// Bytes that a strip's transformed tiles may have: as many as the weights, which each strip reads once, within a part of
 /// a second-level cache and a few of it.
-const STRIP_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
+const STRIP_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=2 << 20;
 
 /// Weights: for each frequency, panels `[C][width]`.
 struct Winograd<S> {
@@ -79,8 +79,14 @@ where
         tiles,
         level: PhantomData,
     };
-    let scratch = (kernel.rows_len() + FREQUENCIES * tiles * (c + n)) * 4;
+    let scratch = (kernel.rows_len() + FREQUENCIES * (apart(tiles * c) + apart(tiles * n))) * 4;
     Some(Prepared::of_kernel(spec, kernel, call, scratch, Packing::WinogradPanel { rows: width }, cycles))
+}
+
+/// From a frequency to the next, for so many elements: whole lines of a cache, and one more, as the sixteen would meet in
+/// one set of the cache if a power of two lay between them.
+fn apart(elements: usize) -> usize {
+    elements.next_multiple_of(16) + 16
 }
 
 impl<S> Winograd<S> {
@@ -102,21 +108,29 @@ where
         let rows: *mut f32 = scratch.cast();
         // Behind each other in scratch memory.
         let transformed = rows.wrapping_add(self.rows_len());
-        let products = transformed.wrapping_add(FREQUENCIES * self.tiles * c);
+        let (apart_in, apart_out) = (apart(self.tiles * c), apart(self.tiles * n));
+        let products = transformed.wrapping_add(FREQUENCIES * apart_in);
         let work = |strip: Strip<f32>, before: usize| {
             let tiles = strip.pixels;
-            let forward = Forward { strip: &strip, taps: &strips.runs, columns: grid_columns, c, to: transformed };
+            let forward = Forward {
+                strip: &strip,
+                taps: &strips.runs,
+                columns: grid_columns,
+                c,
+                apart: apart_in,
+                to: transformed,
+            };
             // SAFETY: the kernel was chosen for a level that the machine has; the strip gives its pixels, and scratch memory
             // holds the frequencies of all tiles.
             unsafe { S::forward(&forward) };
             for f in 0..FREQUENCIES {
                 let line = Strip {
-                    x: transformed.wrapping_add(f * tiles * c).cast_const(),
+                    x: transformed.wrapping_add(f * apart_in).cast_const(),
                     pixels: tiles,
                     column_step: c,
                     row_step: 0,
                 };
-                let to = products.wrapping_add(f * tiles * n);
+                let to = products.wrapping_add(f * apart_out);
                 let product = product::Line {
                     strip: &line,
                     columns: tiles,
@@ -139,6 +153,7 @@ where
                 tiles,
                 columns: grid_columns,
                 n,
+                apart: apart_out,
                 bias: &self.bias,
                 out: self.out,
                 row: 2 * (row % grid_rows),
@@ -154,22 +169,26 @@ where
     }
 }
 
-/// A strip of tiles to be transformed: `[16][tiles][C]`.
+/// A strip of tiles to be transformed: sixteen frequencies of `[tiles][C]`.
 pub struct Forward<'a> {
     strip: &'a Strip<f32>,
     /// From a tile's first element to each of the sixteen.
     taps: &'a [usize],
     columns: usize,
     c: usize,
+    /// From a frequency to the next.
+    apart: usize,
     to: *mut f32,
 }
 
-/// Products `[16][tiles][N]` to be transformed into output pixels.
+/// Products, sixteen frequencies of `[tiles][N]`, to be transformed into output pixels.
 pub struct Backward<'a> {
     from: *const f32,
     tiles: usize,
     columns: usize,
     n: usize,
+    /// From a frequency to the next.
+    apart: usize,
     bias: &'a [f32],
     /// Rows and columns of the output.
     out: [usize; 2],
@@ -192,7 +211,7 @@ unsafe fn load<S: Simd>(from: *const f32, lanes: usize) -> S::V {
 /// The level's instructions must be there; the strip and `to` must be good for what the numbers say.
 #[inline(always)]
 unsafe fn forward<S: Simd>(p: &Forward<'_>) {
-    let apart = p.strip.pixels * p.c;
+    let apart = p.apart;
     for t in 0..p.strip.pixels {
         let at = t / p.columns * p.strip.row_step + t % p.columns * p.strip.column_step;
         for first in (0..p.c).step_by(S::LANES) {
@@ -207,8 +226,9 @@ unsafe fn forward<S: Simd>(p: &Forward<'_>) {
                     input_line::<S>(x, &p.taps[12..16], lanes),
                 ];
                 let to = p.to.add(t * p.c + first);
-                for column in 0..4 {
-                    let v = input::<S>([rows[0][column], rows[1][column], rows[2][column], rows[3][column]]);
+                let [a, b, c, d] = rows;
+                for (column, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
+                    let v = input::<S>([a, b, c, d]);
                     for (row, v) in v.into_iter().enumerate() {
                         let to = to.add((4 * row + column) * apart);
                         if lanes < S::LANES { S::store_part(to, lanes, v) } else { S::store(to, v) }
@@ -277,7 +297,7 @@ unsafe fn output<S: Simd>(m: [S::V; 4]) -> [S::V; 2] {
 /// The level's instructions must be there; `from` and the epilogue must be good for what the numbers say.
 #[inline(always)]
 unsafe fn backward<S: Simd>(p: &Backward<'_>) {
-    let apart = p.tiles * p.n;
+    let apart = p.apart;
     for t in 0..p.tiles {
         let (row, column) = (p.row + t / p.columns * 2, t % p.columns * 2);
         for first in (0..p.n).step_by(S::LANES) {
@@ -293,8 +313,9 @@ unsafe fn backward<S: Simd>(p: &Backward<'_>) {
                     output_column::<S>(from.add(3 * apart), apart, lanes),
                 ];
                 let bias = S::load(p.bias.as_ptr().add(first));
-                for y in 0..2 {
-                    let pair = output::<S>([columns[0][y], columns[1][y], columns[2][y], columns[3][y]]);
+                let [a, b, c, d] = columns;
+                for (y, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
+                    let pair = output::<S>([a, b, c, d]);
                     for (x, v) in pair.into_iter().enumerate() {
                         if row + y < p.out[0] && column + x < p.out[1] {
                             let at = p.at + ((row + y) * p.out[1] + column + x) * p.n + first;
