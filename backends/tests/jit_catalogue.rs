@@ -116,6 +116,32 @@ fn epilogue(post: Post, float: bool, single: bool, shape: &[usize], seed: u64) -
     }
 }
 
+/// Functions for chains.
+const CHAIN: [Unary; 22] = [
+    Unary::Neg,
+    Unary::Abs,
+    Unary::Sign,
+    Unary::Relu,
+    Unary::LeakyRelu(F32(0.1)),
+    Unary::Elu(F32(0.9)),
+    Unary::Clip(F32(-0.5), F32(0.25)),
+    Unary::Sigmoid,
+    Unary::HardSigmoid(F32(0.2), F32(0.5)),
+    Unary::HardSwish,
+    Unary::Tanh,
+    Unary::Exp,
+    Unary::Log,
+    Unary::Sqrt,
+    Unary::Reciprocal,
+    Unary::Erf,
+    Unary::Gelu,
+    Unary::Softplus,
+    Unary::Softsign,
+    Unary::Floor,
+    Unary::Ceil,
+    Unary::Round,
+];
+
 fn post() -> impl Strategy<Value = Post> {
     prop_oneof![Just(Post::None), Just(Post::Activation), Just(Post::Residual)]
 }
@@ -223,6 +249,43 @@ proptest! {
         let s = Shape { dtype: DType::F32, kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad_value: 0, post, ..s };
         let (op, operands) = convolution(&s, false, out_channels);
         check("winograd_f32", &op, &operands);
+    }
+
+    /// Chains have the evaluator's bits on every level.
+    #[test]
+    fn chains(
+        shape in [1usize..4, 1usize..5, 1usize..40], ops in prop::collection::vec(0usize..CHAIN.len(), 1..5),
+        kinds in [0usize..3, 0usize..3], swapped: bool, seed: u64,
+    ) {
+        let shapes = [shape.to_vec(), vec![1, shape[2]], vec![]];
+        let mut operands = vec![Operand::Input(random(&TensorType::new(DType::F32, shape), seed))];
+        let mut steps: Vec<Step> = ops.iter().map(|i| Step::Unary(CHAIN[*i])).collect();
+        for (i, kind) in kinds.into_iter().enumerate() {
+            let op = [Binary::Mul, Binary::Sub, Binary::Max, Binary::PRelu][(seed >> (8 * i)) as usize % 4];
+            steps.insert(1, Step::Binary { op, swapped, dequant: None });
+            operands.insert(1, Operand::Input(random(&TensorType::new(DType::F32, shapes[kind].clone()), seed ^ i as u64)));
+        }
+        let op = Op::Map(steps);
+        let want = expected(&op, &operands);
+        for implementation in levels("map_f32") {
+            let plan = implement(op_plan(&op, &operands, false), implementation).expect("an offer");
+            let got = jit::compile(&plan).expect("a session").run_tensors(&inputs(&operands)).expect("a run");
+            prop_assert_eq!(difference(&got[0], &want), None, "{} for {:?}", implementation.id, op);
+        }
+    }
+
+    #[test]
+    fn rows(shape in [1usize..4, 1usize..5, 1usize..70], normalise: bool, axis in 0usize..3, seed: u64) {
+        let x = random(&TensorType::new(DType::F32, shape), seed);
+        let inner = TensorType::new(DType::F32, shape[axis..].to_vec());
+        let (op, operands) = if normalise {
+            let parameters = [1, 2].map(|i| Operand::Const(random(&inner, seed ^ i)));
+            let op = LayerNorm { axis, epsilon: F32(1e-3), post: vec![] };
+            (Op::LayerNorm(op), [Operand::Input(x)].into_iter().chain(parameters).collect())
+        } else {
+            (Op::Softmax(Softmax { axis: 2, log: false, dequant: None, post: vec![] }), vec![Operand::Input(x)])
+        };
+        check("rows_f32", &op, &operands);
     }
 
     #[test]

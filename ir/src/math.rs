@@ -13,6 +13,7 @@ use crate::scalar::{BinOp, Scalars, UnOp};
 ///
 /// NaN propagates. Formulas are taken at infinity as they stand, so that gelu, hard-swish and softsign are NaN where they
 /// meet `inf * 0` or `inf / inf`, as in ONNX Runtime. Sign and rounding keep a zero's sign.
+#[inline(always)]
 pub fn unary<S: Scalars>(s: &mut S, u: Unary, v: S::V) -> S::V {
     match u {
         Unary::Neg => s.un(UnOp::NegF, v),
@@ -91,6 +92,7 @@ pub fn unary<S: Scalars>(s: &mut S, u: Unary, v: S::V) -> S::V {
 }
 
 /// `v` where it is not negative, else `v * slope`.
+#[inline(always)]
 fn leaky<S: Scalars>(s: &mut S, v: S::V, slope: S::V) -> S::V {
     let v = s.share(v);
     let zero = s.f32(0.0);
@@ -122,6 +124,7 @@ pub fn unary_int<S: Scalars>(u: Unary) -> fn(&mut S, S::V) -> S::V {
 }
 
 /// A function of two `f32`.
+#[inline(always)]
 pub fn binary<S: Scalars>(s: &mut S, op: Binary, a: S::V, b: S::V) -> S::V {
     let plain = match op {
         Binary::Add => BinOp::AddF,

@@ -196,6 +196,7 @@ pub trait Scalars {
     fn share(&mut self, value: Self::V) -> Self::V;
 
     /// `max(lo, min(hi, v))` on `i32`.
+    #[inline(always)]
     fn clamp_i(&mut self, v: Self::V, lo: i32, hi: i32) -> Self::V {
         let hi = self.i32(hi);
         let v = self.bin(BinOp::MinI, v, hi);
@@ -204,6 +205,7 @@ pub trait Scalars {
     }
 
     /// Clamp on `f32`.
+    #[inline(always)]
     fn clamp_f(&mut self, v: Self::V, lo: f32, hi: f32) -> Self::V {
         let hi = self.f32(hi);
         let v = self.bin(BinOp::MinF, v, hi);

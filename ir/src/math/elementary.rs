@@ -4,6 +4,9 @@
 //! fits whose coefficients were rounded to `f32` one after the other, lowest first. Accuracy is stated in units in the
 //! last place of the correctly rounded `f32` result, denormal results included, and held by `tests/math_accuracy.rs`.
 //! NaN propagates through every function.
+//!
+//! All but `pow` are inlined wherever they are used: executors that compute vectors compile them with instructions that
+//! only the code around may use.
 
 use crate::scalar::{BinOp, Scalars, UnOp};
 
@@ -46,31 +49,37 @@ const ATANH: [f32; 4] = [0.333_333_3, 0.200_004_86, 0.142_493_93, 0.121_396_12];
 /// The bits of sqrt(1/2), the smallest significand that [`reduce`] gives.
 const SQRT_HALF: i32 = 0x3f35_04f3;
 
+#[inline(always)]
 fn add<S: Scalars>(s: &mut S, a: S::V, b: S::V) -> S::V {
     s.bin(BinOp::AddF, a, b)
 }
 
+#[inline(always)]
 fn sub<S: Scalars>(s: &mut S, a: S::V, b: S::V) -> S::V {
     s.bin(BinOp::SubF, a, b)
 }
 
+#[inline(always)]
 fn mul<S: Scalars>(s: &mut S, a: S::V, b: S::V) -> S::V {
     s.bin(BinOp::MulF, a, b)
 }
 
 /// A binary operation with a constant on the right.
+#[inline(always)]
 fn with<S: Scalars>(s: &mut S, op: BinOp, a: S::V, k: f32) -> S::V {
     let k = s.f32(k);
     s.bin(op, a, k)
 }
 
 /// A binary operation with an integer constant on the right.
+#[inline(always)]
 fn with_i<S: Scalars>(s: &mut S, op: BinOp, a: S::V, k: i32) -> S::V {
     let k = s.i32(k);
     s.bin(op, a, k)
 }
 
 /// c[0] + x (c[1] + x (c[2] + ...)).
+#[inline(always)]
 fn horner<S: Scalars>(s: &mut S, x: &S::V, coefficients: &[f32]) -> S::V {
     let (last, rest) = coefficients.split_last().expect("a polynomial has coefficients");
     let mut sum = s.f32(*last);
@@ -82,6 +91,7 @@ fn horner<S: Scalars>(s: &mut S, x: &S::V, coefficients: &[f32]) -> S::V {
 }
 
 /// 2^k for -126 <= k <= 127.
+#[inline(always)]
 fn power_of_two<S: Scalars>(s: &mut S, k: S::V) -> S::V {
     let biased = with_i(s, BinOp::AddI, k, 127);
     let bits = with_i(s, BinOp::ShlI, biased, 23);
@@ -90,6 +100,7 @@ fn power_of_two<S: Scalars>(s: &mut S, k: S::V) -> S::V {
 
 /// The nearest multiple k of ln 2 and the rest in two parts, the first exact: x = k ln 2 + hi - lo. For |x| below 150.
 /// All three are shared.
+#[inline(always)]
 fn reduce_exp<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V, S::V) {
     let k = with(s, BinOp::MulF, x.clone(), std::f32::consts::LOG2_E);
     let k = s.un(UnOp::RoundToI, k);
@@ -103,6 +114,7 @@ fn reduce_exp<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V, S::V) {
 }
 
 /// e^(hi - lo) - 1 for |hi - lo| <= ln(2) / 2 and small lo.
+#[inline(always)]
 fn expm1_reduced<S: Scalars>(s: &mut S, hi: S::V, lo: S::V) -> S::V {
     let r = sub(s, hi.clone(), lo.clone());
     let r = s.share(r);
@@ -114,6 +126,7 @@ fn expm1_reduced<S: Scalars>(s: &mut S, hi: S::V, lo: S::V) -> S::V {
 }
 
 /// y * 2^k, rounded once more where the result is denormal. Two steps, since 2^k itself may leave the range.
+#[inline(always)]
 fn scale<S: Scalars>(s: &mut S, y: S::V, k: S::V) -> S::V {
     let half = with_i(s, BinOp::ShrI, k.clone(), 1);
     let half = s.share(half);
@@ -127,6 +140,7 @@ fn scale<S: Scalars>(s: &mut S, y: S::V, k: S::V) -> S::V {
 const EXP_RANGE: (f32, f32) = (-104.0, 89.0);
 
 /// e^x. At most 0.95 ULP.
+#[inline(always)]
 pub fn exp<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.clamp_f(x, EXP_RANGE.0, EXP_RANGE.1);
     let x = s.share(x);
@@ -137,6 +151,7 @@ pub fn exp<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 }
 
 /// e^-|x| and what the last sum of its computation lost. Both are shared.
+#[inline(always)]
 fn exp_of_minus_abs<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V) {
     let x = s.un(UnOp::AbsF, x);
     let x = s.un(UnOp::NegF, x);
@@ -154,6 +169,7 @@ fn exp_of_minus_abs<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V) {
 }
 
 /// e^x for -87 <= x <= 88, where the result is normal. As accurate as [`exp`].
+#[inline(always)]
 fn exp_normal<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let (k, hi, lo) = reduce_exp(s, x);
@@ -164,6 +180,7 @@ fn exp_normal<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 }
 
 /// e^x - 1 for x <= 0; 0 for x > 0. At most 1.0 ULP.
+#[inline(always)]
 pub fn expm1_negative<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.clamp_f(x, -20.0, 0.0);
     let x = s.share(x);
@@ -177,6 +194,7 @@ pub fn expm1_negative<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 }
 
 /// The significand m in [sqrt(1/2), sqrt(2)) and the exponent k of a positive normal number m * 2^k.
+#[inline(always)]
 fn reduce_log<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V) {
     let bits = s.un(UnOp::BitsOfF, x);
     let offset = with_i(s, BinOp::SubI, bits, SQRT_HALF);
@@ -188,6 +206,7 @@ fn reduce_log<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V) {
 }
 
 /// A positive number made normal, and the exponent (as `f32`) to add in return.
+#[inline(always)]
 fn normalised<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V) {
     let tiny = with(s, BinOp::LtF, x.clone(), f32::MIN_POSITIVE);
     let tiny = s.share(tiny);
@@ -198,6 +217,7 @@ fn normalised<S: Scalars>(s: &mut S, x: S::V) -> (S::V, S::V) {
 }
 
 /// log(m * 2^k) for m of [`reduce_log`].
+#[inline(always)]
 fn log_reduced<S: Scalars>(s: &mut S, m: S::V, k: S::V) -> S::V {
     let f = with(s, BinOp::SubF, m, 1.0);
     let f = s.share(f);
@@ -217,6 +237,7 @@ fn log_reduced<S: Scalars>(s: &mut S, m: S::V, k: S::V) -> S::V {
 }
 
 /// log(x); -inf at 0, NaN below it. At most 0.87 ULP.
+#[inline(always)]
 pub fn log<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let (normal, extra) = normalised(s, x.clone());
@@ -235,6 +256,7 @@ pub fn log<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 }
 
 /// log(1 + e^x) as max(x, 0) + log1p(e^-|x|). At most 1.8 ULP.
+#[inline(always)]
 pub fn softplus<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let (t, t_low) = exp_of_minus_abs(s, x.clone());
@@ -254,6 +276,7 @@ pub fn softplus<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 
 /// 1 / (1 + e^-x), as t / (1 + t) or 1 / (1 + t) for t = e^-|x| so that small results keep their precision. At most
 /// 1.4 ULP.
+#[inline(always)]
 pub fn sigmoid<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let (t, t_low) = exp_of_minus_abs(s, x.clone());
@@ -279,6 +302,7 @@ pub fn sigmoid<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 }
 
 /// `magnitude`, which is not negative, under the sign of `x`.
+#[inline(always)]
 fn with_sign<S: Scalars>(s: &mut S, magnitude: S::V, x: S::V) -> S::V {
     let x = s.un(UnOp::BitsOfF, x);
     let sign = with_i(s, BinOp::AndI, x, i32::MIN);
@@ -288,6 +312,7 @@ fn with_sign<S: Scalars>(s: &mut S, magnitude: S::V, x: S::V) -> S::V {
 }
 
 /// tanh(x): a polynomial up to 0.625, 1 - 2 / (e^2x + 1) beyond. At most 1.4 ULP.
+#[inline(always)]
 pub fn tanh<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let a = s.un(UnOp::AbsF, x.clone());
@@ -312,6 +337,7 @@ pub fn tanh<S: Scalars>(s: &mut S, x: S::V) -> S::V {
 }
 
 /// erf(x): a polynomial up to 0.875, 1 - e^p(x) beyond. At most 1.3 ULP.
+#[inline(always)]
 pub fn erf<S: Scalars>(s: &mut S, x: S::V) -> S::V {
     let x = s.share(x);
     let a = s.un(UnOp::AbsF, x.clone());

@@ -9,7 +9,7 @@ mod data;
 mod gather;
 mod map;
 mod matmul;
-mod norm;
+pub mod norm;
 mod pool;
 mod quantize;
 mod reduce;

@@ -10,14 +10,16 @@ use crate::tensor::Tensor;
 use crate::types::TensorType;
 
 /// sqrt(variance + epsilon).
-fn deviation<S: Scalars>(s: &mut S, variance: S::V, epsilon: f32) -> S::V {
+#[inline(always)]
+pub fn deviation<S: Scalars>(s: &mut S, variance: S::V, epsilon: f32) -> S::V {
     let epsilon = s.f32(epsilon);
     let v = s.bin(BinOp::AddF, variance, epsilon);
     s.un(UnOp::SqrtF, v)
 }
 
 /// One element, its mean already subtracted.
-fn normalise<S: Scalars>(s: &mut S, centred: S::V, deviation: S::V, scale: S::V, bias: S::V) -> S::V {
+#[inline(always)]
+pub fn normalise<S: Scalars>(s: &mut S, centred: S::V, deviation: S::V, scale: S::V, bias: S::V) -> S::V {
     let v = s.bin(BinOp::DivF, centred, deviation);
     let v = s.bin(BinOp::MulF, v, scale);
     s.bin(BinOp::AddF, v, bias)

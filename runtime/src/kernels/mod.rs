@@ -13,6 +13,7 @@
 
 mod bytes;
 mod depthwise;
+mod elementwise;
 mod floats;
 mod fused;
 mod matmul_f32;
@@ -23,6 +24,7 @@ mod strips;
 mod tile;
 mod window;
 mod winograd_f32;
+mod words;
 
 use crate::cpu::{self, Level};
 use fused::Finish;
@@ -96,6 +98,16 @@ catalogue! {
     "pool_i8_avx2", Avx2, pool::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "pool_i8_avx512vnni", Avx512Vnni, pool::prepare_i8::<bytes::Vnni>;
+    "map_f32", Scalar, elementwise::prepare_map::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "map_f32_avx2", Avx2, elementwise::prepare_map::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "map_f32_avx512", Avx512, elementwise::prepare_map::<simd::Avx512>;
+    "rows_f32", Scalar, elementwise::prepare_rows::<simd::Portable>;
+    #[cfg(target_arch = "x86_64")]
+    "rows_f32_avx2", Avx2, elementwise::prepare_rows::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "rows_f32_avx512", Avx512, elementwise::prepare_rows::<simd::Avx512>;
     "matmul_f32", Scalar, matmul_f32::prepare::<simd::Portable>;
     #[cfg(target_arch = "x86_64")]
     "matmul_f32_avx2", Avx2, matmul_f32::prepare::<simd::Avx2>;
@@ -118,11 +130,12 @@ type OfferFn = fn(&KernelSpec<'_>, &Target) -> Option<Offer>;
 
 /// One function an entry, as many as there may be entries.
 #[rustfmt::skip]
-const OFFERS: [OfferFn; 32] = [
+const OFFERS: [OfferFn; 40] = [
     offer::<0>, offer::<1>, offer::<2>, offer::<3>, offer::<4>, offer::<5>, offer::<6>, offer::<7>,
     offer::<8>, offer::<9>, offer::<10>, offer::<11>, offer::<12>, offer::<13>, offer::<14>, offer::<15>,
     offer::<16>, offer::<17>, offer::<18>, offer::<19>, offer::<20>, offer::<21>, offer::<22>, offer::<23>,
     offer::<24>, offer::<25>, offer::<26>, offer::<27>, offer::<28>, offer::<29>, offer::<30>, offer::<31>,
+    offer::<32>, offer::<33>, offer::<34>, offer::<35>, offer::<36>, offer::<37>, offer::<38>, offer::<39>,
 ];
 
 fn offer<const ENTRY: usize>(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
@@ -226,6 +239,12 @@ impl Prepared {
             weights,
             cycles,
         }
+    }
+
+    /// A kernel that computes the whole output from up to three arguments, as they are.
+    fn of_arguments<K: Kernel>(spec: &KernelSpec<'_>, kernel: K, cycles: f64) -> Prepared {
+        let call = Call { fused: true, residual: (spec.arg_types.len() > 2).then_some(2), outer: 0 };
+        Prepared::of_kernel(spec, kernel, call, 0, Packing::None, cycles)
     }
 }
 

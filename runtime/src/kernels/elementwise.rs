@@ -1,0 +1,367 @@
+//! Chains of `f32` steps, softmax along the last axis and layer normalisation, on vectors.
+//!
+//! What is computed for an element is the scalar program of [`mcc_ir::math`], so chains have the evaluator's bits.
+
+use super::words::{Wide, Words};
+use super::{Kernel, Prepared, Purpose, simd};
+use mcc_ir::DType;
+use mcc_ir::catalogue::KernelSpec;
+use mcc_ir::math::{self, elementary};
+use mcc_ir::op::{Binary, LayerNorm, Op, Softmax, Step, Unary};
+use mcc_ir::ops::norm;
+use mcc_ir::scalar::{BinOp, Scalars};
+use mcc_ir::types::TensorType;
+use std::marker::PhantomData;
+
+/// Arguments that a kernel's function takes.
+const ARGUMENTS: usize = 3;
+
+/// How an argument is read along rows of the output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reading {
+    /// Element by element.
+    Whole,
+    /// The same row each time.
+    Row,
+    /// One element.
+    One,
+}
+
+struct Map<S> {
+    steps: Vec<Step>,
+    arguments: Vec<Reading>,
+    rows: usize,
+    /// Elements of a row.
+    row: usize,
+    level: PhantomData<S>,
+}
+
+/// How a type is read where the output has another shape, perhaps; with the length of its row.
+fn reading(ty: &TensorType, out: &TensorType) -> Option<(Reading, usize)> {
+    if ty.shape == out.shape {
+        return Some((Reading::Whole, 0));
+    }
+    let elements = ty.elements();
+    if elements == 1 {
+        return Some((Reading::One, 0));
+    }
+    let first = ty.shape.iter().position(|d| *d != 1)?;
+    let inner = &ty.shape[first..];
+    out.shape.ends_with(inner).then_some((Reading::Row, elements))
+}
+
+/// About how many cycles a step takes for a vector; `None` for one that has no code here.
+fn step_cycles(step: &Step) -> Option<usize> {
+    match step {
+        Step::Unary(Unary::Not) => None,
+        Step::Unary(
+            Unary::Sigmoid
+            | Unary::Tanh
+            | Unary::Exp
+            | Unary::Log
+            | Unary::Erf
+            | Unary::Gelu
+            | Unary::Elu(_)
+            | Unary::Softplus,
+        ) => Some(60),
+        Step::Unary(_) => Some(4),
+        Step::Binary { op, dequant: None, .. } if !op.is_predicate() && *op != Binary::Pow => Some(2),
+        _ => None,
+    }
+}
+
+pub fn prepare_map<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared> {
+    let Op::Map(steps) = spec.op else { return None };
+    let out = spec.out_type;
+    let floats = spec.arg_types.iter().chain([out]).all(|t| t.dtype == DType::F32);
+    if !floats || spec.arg_types.len() > ARGUMENTS || out.elements() == 0 {
+        return None;
+    }
+    let cycles = steps.iter().map(step_cycles).sum::<Option<usize>>()?;
+    let mut arguments = Vec::new();
+    let mut row = None;
+    for ty in spec.arg_types {
+        let (reading, length) = reading(ty, out)?;
+        if reading == Reading::Row && *row.get_or_insert(length) != length {
+            return None;
+        }
+        arguments.push(reading);
+    }
+    let row = row.unwrap_or(out.elements());
+    let kernel = Map::<S> { steps: steps.clone(), arguments, rows: out.elements() / row, row, level: PhantomData };
+    let vectors = kernel.rows * row.div_ceil(S::LANES);
+    Some(Prepared::of_arguments(spec, kernel, (vectors * (cycles + 4)) as f64))
+}
+
+impl<S: Elements> Kernel for Map<S> {
+    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
+        let chain = Chain {
+            steps: &self.steps,
+            arguments: [x, w, extra].map(|p| p.cast()),
+            readings: &self.arguments,
+            rows: self.rows,
+            row: self.row,
+            out: out.cast(),
+        };
+        // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives arguments and output.
+        unsafe { S::chain(&chain) }
+    }
+}
+
+/// The work of a chain.
+pub struct Chain<'a> {
+    steps: &'a [Step],
+    arguments: [*const f32; ARGUMENTS],
+    readings: &'a [Reading],
+    rows: usize,
+    row: usize,
+    out: *mut f32,
+}
+
+/// # Safety
+/// As [`simd::Simd::load`], for the first `lanes` lanes.
+#[inline(always)]
+unsafe fn load<S: Words>(from: *const f32, lanes: usize) -> S::V {
+    // SAFETY: the caller's contract.
+    unsafe { if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) } }
+}
+
+/// # Safety
+/// As [`simd::Simd::store`], for the first `lanes` lanes.
+#[inline(always)]
+unsafe fn store<S: Words>(to: *mut f32, lanes: usize, v: S::V) {
+    // SAFETY: the caller's contract.
+    unsafe { if lanes < S::LANES { S::store_part(to, lanes, v) } else { S::store(to, v) } }
+}
+
+/// An argument's vector at an element of a row.
+///
+/// # Safety
+/// The level's instructions must be there; the argument must be good for what its reading says.
+#[inline(always)]
+unsafe fn argument<S: Words>(c: &Chain<'_>, i: usize, row: usize, at: usize, lanes: usize) -> S::V {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match c.readings[i] {
+            Reading::Whole => load::<S>(c.arguments[i].add(row * c.row + at), lanes),
+            Reading::Row => load::<S>(c.arguments[i].add(at), lanes),
+            Reading::One => S::splat(*c.arguments[i]),
+        }
+    }
+}
+
+/// # Safety
+/// The level's instructions must be there; all pointers must be good for what the numbers say.
+#[inline(always)]
+unsafe fn chain<S: Words>(c: &Chain<'_>) {
+    // SAFETY: the caller's contract covers every vector of arguments and output.
+    unsafe {
+        let mut s = Wide::<S>::new();
+        for row in 0..c.rows {
+            for at in (0..c.row).step_by(S::LANES) {
+                let lanes = S::LANES.min(c.row - at);
+                let mut v = argument::<S>(c, 0, row, at, lanes);
+                let mut next = 0;
+                for step in c.steps {
+                    match step {
+                        Step::Unary(u) => v = math::unary(&mut s, *u, v),
+                        Step::Binary { op, swapped, .. } => {
+                            next += 1;
+                            let other = argument::<S>(c, next, row, at, lanes);
+                            let (a, b) = if *swapped { (other, v) } else { (v, other) };
+                            v = math::binary(&mut s, *op, a, b);
+                        }
+                        _ => {}
+                    }
+                }
+                store::<S>(c.out.add(row * c.row + at), lanes, v);
+            }
+        }
+    }
+}
+
+struct Rows<S> {
+    rows: usize,
+    /// Elements of a row.
+    row: usize,
+    /// What layer normalisation adds to the variance; none for softmax.
+    epsilon: Option<f32>,
+    level: PhantomData<S>,
+}
+
+pub fn prepare_rows<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared> {
+    let x = &spec.arg_types[0];
+    let floats = spec.arg_types.iter().chain([spec.out_type]).all(|t| t.dtype == DType::F32);
+    let (axis, epsilon) = match spec.op {
+        Op::Softmax(Softmax { axis, log: false, dequant: None, post }) if post.is_empty() && axis + 1 == x.rank() => {
+            (*axis, None)
+        }
+        Op::LayerNorm(LayerNorm { axis, epsilon, post }) if post.is_empty() => (*axis, Some(epsilon.0)),
+        _ => return None,
+    };
+    if !floats || x.elements() == 0 {
+        return None;
+    }
+    let row = x.shape[axis..].iter().product::<usize>();
+    let kernel = Rows::<S> { rows: x.elements() / row, row, epsilon, level: PhantomData };
+    let vectors = kernel.rows * row.div_ceil(S::LANES);
+    Some(Prepared::of_arguments(spec, kernel, (vectors * 60) as f64))
+}
+
+impl<S: Elements> Kernel for Rows<S> {
+    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
+        for i in 0..self.rows {
+            // Rows of x and of the output.
+            let (x, out) = (x.cast::<f32>().wrapping_add(i * self.row), out.cast::<f32>().wrapping_add(i * self.row));
+            // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives the arguments and
+            // the output.
+            unsafe {
+                match self.epsilon {
+                    None => S::softmax(x, out, self.row),
+                    Some(epsilon) => S::layer_norm(x, w.cast(), extra.cast(), out, self.row, epsilon),
+                }
+            }
+        }
+    }
+}
+
+/// The sum of the lanes, and their largest.
+///
+/// # Safety
+/// The level's instructions must be there.
+#[inline(always)]
+unsafe fn across<S: Words>(v: S::V, f: fn(f32, f32) -> f32) -> f32 {
+    let mut all = [0f32; 16];
+    // SAFETY: no level has more than sixteen lanes.
+    unsafe { S::store(all.as_mut_ptr(), v) };
+    all[1..S::LANES].iter().fold(all[0], |a, b| f(a, *b))
+}
+
+/// # Safety
+/// The level's instructions must be there; `x` and `out`, which may be one, must be good for `n` elements, 1 at least.
+#[inline(always)]
+unsafe fn softmax<S: Words>(x: *const f32, out: *mut f32, n: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut s = Wide::<S>::new();
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        let whole = n / S::LANES * S::LANES;
+        for at in (0..whole).step_by(S::LANES) {
+            largest = s.bin(BinOp::MaxF, largest, S::load(x.add(at)));
+        }
+        let mut max = across::<S>(largest, |a, b| if b > a { b } else { a });
+        for at in whole..n {
+            let v = *x.add(at);
+            max = if v > max { v } else { max };
+        }
+        let max = S::splat(max);
+        let mut sums = S::splat(0.0);
+        for at in (0..n).step_by(S::LANES) {
+            let lanes = S::LANES.min(n - at);
+            let below = s.bin(BinOp::SubF, load::<S>(x.add(at), lanes), max);
+            let e = elementary::exp(&mut s, below);
+            store::<S>(out.add(at), lanes, e);
+            // Lanes beyond the row are 0 in what is read again.
+            sums = S::add(sums, if lanes < S::LANES { S::load_part(out.add(at), lanes) } else { e });
+        }
+        let sum = S::splat(across::<S>(sums, |a, b| a + b));
+        for at in (0..n).step_by(S::LANES) {
+            let lanes = S::LANES.min(n - at);
+            let v = S::div(load::<S>(out.add(at), lanes), sum);
+            store::<S>(out.add(at), lanes, v);
+        }
+    }
+}
+
+/// # Safety
+/// The level's instructions must be there; all pointers must be good for `n` elements, 1 at least. `x` and `out` may be
+/// one.
+#[inline(always)]
+unsafe fn layer_norm<S: Words>(
+    x: *const f32,
+    scale: *const f32,
+    bias: *const f32,
+    out: *mut f32,
+    n: usize,
+    epsilon: f32,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut s = Wide::<S>::new();
+        let count = n as f32;
+        let mut sums = S::splat(0.0);
+        for at in (0..n).step_by(S::LANES) {
+            sums = S::add(sums, load::<S>(x.add(at), S::LANES.min(n - at)));
+        }
+        let mean = S::splat(across::<S>(sums, |a, b| a + b) / count);
+        let mut squares = S::splat(0.0);
+        let whole = n / S::LANES * S::LANES;
+        for at in (0..whole).step_by(S::LANES) {
+            let v = S::sub(S::load(x.add(at)), mean);
+            squares = S::mul_add(v, v, squares);
+        }
+        let mut square = across::<S>(squares, |a, b| a + b);
+        let first = across::<S>(mean, |a, _| a);
+        for at in whole..n {
+            let v = *x.add(at) - first;
+            square += v * v;
+        }
+        let deviation = norm::deviation(&mut s, S::splat(square / count), epsilon);
+        for at in (0..n).step_by(S::LANES) {
+            let lanes = S::LANES.min(n - at);
+            let v = S::sub(load::<S>(x.add(at), lanes), mean);
+            let (scale, bias) = (load::<S>(scale.add(at), lanes), load::<S>(bias.add(at), lanes));
+            store::<S>(out.add(at), lanes, norm::normalise(&mut s, v, deviation, scale, bias));
+        }
+    }
+}
+
+/// The functions of a level.
+pub trait Elements: Words {
+    /// # Safety
+    /// The level's instructions must be there; all pointers must be good for what the numbers say.
+    unsafe fn chain(c: &Chain<'_>);
+    /// # Safety
+    /// As [`Elements::chain`]; `x` and `out` have `n` elements.
+    unsafe fn softmax(x: *const f32, out: *mut f32, n: usize);
+    /// # Safety
+    /// As [`Elements::softmax`].
+    unsafe fn layer_norm(x: *const f32, scale: *const f32, bias: *const f32, out: *mut f32, n: usize, epsilon: f32);
+}
+
+macro_rules! level {
+    ($simd:ty, $(#[$feature:meta])?) => {
+        level!{ @functions $simd, $(#[$feature])?
+            chain(c: &Chain<'_>),
+            softmax(x: *const f32, out: *mut f32, n: usize),
+            layer_norm(x: *const f32, scale: *const f32, bias: *const f32, out: *mut f32, n: usize, epsilon: f32),
+        }
+    };
+    (@functions $simd:ty, #[$feature:meta] $($name:ident($($arg:ident: $ty:ty),*),)*) => {
+        impl Elements for $simd {
+            $(unsafe fn $name($($arg: $ty),*) {
+                #[$feature]
+                unsafe fn compiled($($arg: $ty),*) {
+                    // SAFETY: the caller's contract.
+                    unsafe { $name::<$simd>($($arg),*) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { compiled($($arg),*) }
+            })*
+        }
+    };
+    (@functions $simd:ty, $($name:ident($($arg:ident: $ty:ty),*),)*) => {
+        impl Elements for $simd {
+            $(unsafe fn $name($($arg: $ty),*) {
+                // SAFETY: the caller's contract.
+                unsafe { $name::<$simd>($($arg),*) }
+            })*
+        }
+    };
+}
+
+level!(simd::Portable,);
+#[cfg(target_arch = "x86_64")]
+level!(simd::Avx2, #[target_feature(enable = "avx2,fma")]);
+#[cfg(target_arch = "x86_64")]
+level!(simd::Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]);
