@@ -79,6 +79,10 @@ enum Post {
     Activation,
     /// Relu after adding a tensor of the output's shape.
     Residual,
+    /// Functions after adding such a tensor, which kernels apply in a second step.
+    Functions,
+    /// Functions with a row as operand: compiled code applies them.
+    Compiled,
 }
 
 /// Steps over an accumulator, and their operands; `channels` last in the output `shape`.
@@ -92,6 +96,14 @@ fn epilogue(post: Post, float: bool, single: bool, shape: &[usize], seed: u64) -
             Post::None => (vec![], vec![]),
             Post::Activation => (vec![relu], vec![]),
             Post::Residual => (vec![add(None), relu], vec![residual()]),
+            Post::Functions => {
+                let steps = vec![add(None), relu, Step::Unary(Unary::HardSwish), Step::Unary(Unary::Tanh)];
+                (steps, vec![residual()])
+            }
+            Post::Compiled => {
+                let row = Operand::Input(random(&TensorType::new(DType::F32, [channels]), seed));
+                (vec![Step::Unary(Unary::Abs), add(None), relu], vec![row])
+            }
         };
     }
     let q = QuantParams { scale: F32(0.07), zero_point: 5 };
@@ -108,10 +120,14 @@ fn epilogue(post: Post, float: bool, single: bool, shape: &[usize], seed: u64) -
     match post {
         Post::None => (vec![], vec![]),
         Post::Activation => (vec![requant.0], vec![requant.1]),
-        Post::Residual => {
+        Post::Residual | Post::Functions => {
             let quant = Step::Quant { q, lo: -128, hi: 127, dtype: DType::I8 };
             let residual = Operand::Input(random(&TensorType::new(DType::I8, shape), seed));
             (vec![requant.0, Step::Dequant(q), add(Some(q)), quant], vec![requant.1, residual])
+        }
+        Post::Compiled => {
+            let quant = Step::Quant { q, lo: -128, hi: 127, dtype: DType::I8 };
+            (vec![requant.0, Step::Dequant(q), Step::Unary(Unary::HardSwish), quant], vec![requant.1])
         }
     }
 }
@@ -143,7 +159,7 @@ const CHAIN: [Unary; 22] = [
 ];
 
 fn post() -> impl Strategy<Value = Post> {
-    prop_oneof![Just(Post::None), Just(Post::Activation), Just(Post::Residual)]
+    prop::sample::select(vec![Post::None, Post::Activation, Post::Residual, Post::Functions, Post::Compiled])
 }
 
 fn input_type() -> impl Strategy<Value = DType> {
@@ -245,7 +261,7 @@ proptest! {
 
     #[test]
     fn winograd_convolutions(s in shapes(), out_channels in 1usize..80, linear: bool) {
-        let post = if linear { Post::None } else { s.post };
+        let post = if linear || matches!(s.post, Post::Compiled) { Post::None } else { s.post };
         let s = Shape { dtype: DType::F32, kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad_value: 0, post, ..s };
         let (op, operands) = convolution(&s, false, out_channels);
         check("winograd_f32", &op, &operands);
@@ -255,15 +271,16 @@ proptest! {
     #[test]
     fn chains(
         shape in [1usize..4, 1usize..5, 1usize..40], ops in prop::collection::vec(0usize..CHAIN.len(), 1..5),
-        kinds in [0usize..3, 0usize..3], swapped: bool, seed: u64,
+        kinds in [0usize..4, 0usize..4, 3usize..4], swapped: bool, seed: u64,
     ) {
-        let shapes = [shape.to_vec(), vec![1, shape[2]], vec![]];
+        let shapes = [shape.to_vec(), vec![1, shape[2]], vec![], vec![1, 1]];
         let mut operands = vec![Operand::Input(random(&TensorType::new(DType::F32, shape), seed))];
         let mut steps: Vec<Step> = ops.iter().map(|i| Step::Unary(CHAIN[*i])).collect();
         for (i, kind) in kinds.into_iter().enumerate() {
             let op = [Binary::Mul, Binary::Sub, Binary::Max, Binary::PRelu][(seed >> (8 * i)) as usize % 4];
             steps.insert(1, Step::Binary { op, swapped, dequant: None });
-            operands.insert(1, Operand::Input(random(&TensorType::new(DType::F32, shapes[kind].clone()), seed ^ i as u64)));
+            let operand = random(&TensorType::new(DType::F32, shapes[kind].clone()), seed ^ i as u64);
+            operands.insert(1, if kind == 3 { Operand::Const(operand) } else { Operand::Input(operand) });
         }
         let op = Op::Map(steps);
         let want = expected(&op, &operands);
@@ -272,6 +289,29 @@ proptest! {
             let got = jit::compile(&plan).expect("a session").run_tensors(&inputs(&operands)).expect("a run");
             prop_assert_eq!(difference(&got[0], &want), None, "{} for {:?}", implementation.id, op);
         }
+    }
+
+    #[test]
+    fn reductions(
+        dtype in input_type(), shape in [1usize..4, 1usize..6, 1usize..6, 1usize..90], axes in 0usize..4, keepdims: bool,
+        largest: bool, seed: u64,
+    ) {
+        let axes = [vec![0], vec![1], vec![1, 2], vec![2]][axes].clone();
+        let float = dtype == DType::F32;
+        let q = |scale, zero_point| QuantParams { scale: F32(scale), zero_point };
+        let op = Op::Reduce(Reduce {
+            kind: if largest { ReduceKind::Max } else { ReduceKind::Mean },
+            axes,
+            keepdims,
+            dequant: (!float && !largest).then(|| q(0.037, 3)),
+            post: match (float, largest) {
+                (true, _) => vec![Step::Unary(Unary::Relu)],
+                (false, true) => vec![],
+                (false, false) => vec![Step::Quant { q: q(0.041, -5), lo: -128, hi: 127, dtype: DType::I8 }],
+            },
+        });
+        let x = Operand::Input(random(&TensorType::new(dtype, shape), seed));
+        check(if float { "pool_f32" } else { "pool_i8" }, &op, &[x]);
     }
 
     #[test]
@@ -295,6 +335,7 @@ proptest! {
         include_pad: bool, post in post(), seed: u64,
     ) {
         let float = dtype == DType::F32;
+        let post = if matches!(post, Post::Compiled) { Post::None } else { post };
         let q = |scale, zero_point| QuantParams { scale: F32(scale), zero_point };
         let kind = if largest { PoolKind::Max } else { PoolKind::Average { count_include_pad: include_pad } };
         let mut op = Pool2d {

@@ -47,7 +47,7 @@ struct Calls<'a> {
     signature: SigRef,
     function: Value,
     params: Value,
-    /// x, weights, the extra argument.
+    /// Those that the function takes.
     operands: [Value; 3],
     out: Value,
     scratch: Value,
@@ -101,11 +101,7 @@ impl Compiler<'_> {
             signature,
             function: b.ins().iconst(I64, prepared.function as usize as i64),
             params: b.ins().iconst(I64, prepared.params().expose_provenance() as i64),
-            operands: [
-                inputs[0].base,
-                inputs.get(1).map_or(none, |i| i.base),
-                prepared.extra.map_or(none, |i| inputs[i].base),
-            ],
+            operands: prepared.arguments.map(|a| a.and_then(|i| inputs.get(i)).map_or(none, |input| input.base)),
             out: out.base,
             scratch,
         };
@@ -149,7 +145,7 @@ impl Calls<'_> {
             self.scratch
         };
         let private = b.ins().iadd_imm_s(self.scratch, self.prepared.private_offset() as i64);
-        let [x, w, extra] = self.operands;
-        b.ins().call_indirect(self.signature, self.function, &[self.params, step, x, w, extra, accumulators, private]);
+        let [a, w, c] = self.operands;
+        b.ins().call_indirect(self.signature, self.function, &[self.params, step, a, w, c, accumulators, private]);
     }
 }

@@ -4,6 +4,7 @@
 //! pixels share what they load. Other kernels go tap by tap.
 
 use super::bytes::{self, Byte, ByteEpilogue, Ints, Of};
+use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{ByteFinish, Finish, FusedBytes, FusedFloat};
 use super::simd::{self, Simd};
@@ -145,11 +146,13 @@ fn geometry(spec: &KernelSpec<'_>) -> Option<(Window, i32, Form)> {
     Some((window, o.pad_value, form))
 }
 
-fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue> + Default>(
+/// `fused` is the epilogue that the kernel applies, if any; `none` stores sums.
+fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue>>(
     spec: &KernelSpec<'_>,
     window: Window,
     form: Form,
     fused: Option<F>,
+    none: F,
     bias: Vec<C::Bias>,
     pad: C::X,
 ) -> Prepared {
@@ -161,7 +164,7 @@ fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue> + Default>(
     let kernel = Depthwise::<C, F> {
         rows: call.rows(&strips.window),
         bias: super::padded(bias, C::LANES),
-        finish: fused.unwrap_or_default(),
+        finish: fused.unwrap_or(none),
         pad,
         form,
         strips,
@@ -171,13 +174,13 @@ fn finished<C: Groups, F: Finish<Epilogue = C::Epilogue> + Default>(
     Prepared::of_kernel(spec, kernel, call, scratch, Packing::Permute(vec![1, 2, 3, 0]), cycles)
 }
 
-pub fn prepare_f32<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+pub fn prepare_f32<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
 where
     Floats<S>: Groups<X = f32, Bias = f32, Epilogue = FloatEpilogue>,
 {
     let (window, _, form) = geometry(spec).filter(|_| spec.arg_types[0].dtype == DType::F32)?;
     let bias = super::bias(spec)?;
-    Some(finished::<Floats<S>, _>(spec, window, form, FusedFloat::of(spec), bias, 0.0))
+    Some(finished::<Floats<S>, _>(spec, window, form, FusedFloat::of::<S>(spec), FusedFloat::none::<S>(), bias, 0.0))
 }
 
 pub fn prepare_i8<Q: Ints>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
@@ -200,7 +203,7 @@ where
     let bias = super::bias_i32(spec)?;
     let fused = FusedBytes::of(spec)
         .map(|(fused, scales)| ByteFinish { fused: Some(fused), scales: super::padded(scales, Q::LANES) });
-    Some(finished::<Of<Q, A>, _>(spec, window, form, fused, bias, A::of(pad)))
+    Some(finished::<Of<Q, A>, _>(spec, window, form, fused, ByteFinish::default(), bias, A::of(pad)))
 }
 
 impl<C: Groups, F: Finish<Epilogue = C::Epilogue>> Kernel for Depthwise<C, F> {
@@ -236,6 +239,8 @@ impl<C: Groups, F: Finish<Epilogue = C::Epilogue>> Kernel for Depthwise<C, F> {
                     work.first += pixels * tiles;
                 }
             }
+            // SAFETY: as above.
+            unsafe { self.finish.after(out, before * c, strip.pixels * c) };
         };
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
         unsafe { strips.each::<C::X, C::X>(x.cast(), scratch.cast(), step * self.rows, self.rows, self.pad, work) };

@@ -25,11 +25,14 @@ enum Reading {
     Row,
     /// One element.
     One,
+    /// A number that is known.
+    Constant(f32),
 }
 
 struct Map<S> {
     steps: Vec<Step>,
-    arguments: Vec<Reading>,
+    /// How each argument is read, and which of the function's it is.
+    arguments: Vec<(Reading, usize)>,
     rows: usize,
     /// Elements of a row.
     row: usize,
@@ -51,7 +54,7 @@ fn reading(ty: &TensorType, out: &TensorType) -> Option<(Reading, usize)> {
 }
 
 /// About how many cycles a step takes for a vector; `None` for one that has no code here.
-fn step_cycles(step: &Step) -> Option<usize> {
+pub fn step_cycles(step: &Step) -> Option<usize> {
     match step {
         Step::Unary(Unary::Not) => None,
         Step::Unary(
@@ -74,23 +77,31 @@ pub fn prepare_map<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Pre
     let Op::Map(steps) = spec.op else { return None };
     let out = spec.out_type;
     let floats = spec.arg_types.iter().chain([out]).all(|t| t.dtype == DType::F32);
-    if !floats || spec.arg_types.len() > ARGUMENTS || out.elements() == 0 {
+    if !floats || out.elements() == 0 {
         return None;
     }
     let cycles = steps.iter().map(step_cycles).sum::<Option<usize>>()?;
     let mut arguments = Vec::new();
-    let mut row = None;
-    for ty in spec.arg_types {
-        let (reading, length) = reading(ty, out)?;
+    let mut taken = [None; ARGUMENTS];
+    let (mut next, mut row) = (0, None);
+    for (i, (ty, value)) in spec.arg_types.iter().zip(spec.consts).enumerate() {
+        let (mut reading, length) = reading(ty, out)?;
+        if let (Reading::One, Some(value)) = (reading, value) {
+            reading = Reading::Constant(value.to_f32()[0]);
+        }
         if reading == Reading::Row && *row.get_or_insert(length) != length {
             return None;
         }
-        arguments.push(reading);
+        arguments.push((reading, next));
+        if !matches!(reading, Reading::Constant(_)) {
+            *taken.get_mut(next)? = Some(i);
+            next += 1;
+        }
     }
     let row = row.unwrap_or(out.elements());
     let kernel = Map::<S> { steps: steps.clone(), arguments, rows: out.elements() / row, row, level: PhantomData };
     let vectors = kernel.rows * row.div_ceil(S::LANES);
-    Some(Prepared::of_arguments(spec, kernel, (vectors * (cycles + 4)) as f64))
+    Some(Prepared::of_arguments(spec, kernel, taken, (vectors * (cycles + 4)) as f64))
 }
 
 impl<S: Elements> Kernel for Map<S> {
@@ -112,7 +123,7 @@ impl<S: Elements> Kernel for Map<S> {
 pub struct Chain<'a> {
     steps: &'a [Step],
     arguments: [*const f32; ARGUMENTS],
-    readings: &'a [Reading],
+    readings: &'a [(Reading, usize)],
     rows: usize,
     row: usize,
     out: *mut f32,
@@ -142,10 +153,12 @@ unsafe fn store<S: Words>(to: *mut f32, lanes: usize, v: S::V) {
 unsafe fn argument<S: Words>(c: &Chain<'_>, i: usize, row: usize, at: usize, lanes: usize) -> S::V {
     // SAFETY: the caller's contract.
     unsafe {
-        match c.readings[i] {
-            Reading::Whole => load::<S>(c.arguments[i].add(row * c.row + at), lanes),
-            Reading::Row => load::<S>(c.arguments[i].add(at), lanes),
-            Reading::One => S::splat(*c.arguments[i]),
+        let (reading, which) = c.readings[i];
+        match reading {
+            Reading::Whole => load::<S>(c.arguments[which].add(row * c.row + at), lanes),
+            Reading::Row => load::<S>(c.arguments[which].add(at), lanes),
+            Reading::One => S::splat(*c.arguments[which]),
+            Reading::Constant(value) => S::splat(value),
         }
     }
 }
@@ -205,7 +218,8 @@ pub fn prepare_rows<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Pr
     let row = x.shape[axis..].iter().product::<usize>();
     let kernel = Rows::<S> { rows: x.elements() / row, row, epsilon, level: PhantomData };
     let vectors = kernel.rows * row.div_ceil(S::LANES);
-    Some(Prepared::of_arguments(spec, kernel, (vectors * 60) as f64))
+    let arguments = [0, 1, 2].map(|i| (i < spec.arg_types.len()).then_some(i));
+    Some(Prepared::of_arguments(spec, kernel, arguments, (vectors * 60) as f64))
 }
 
 impl<S: Elements> Kernel for Rows<S> {
@@ -316,8 +330,22 @@ unsafe fn layer_norm<S: Words>(
     }
 }
 
+/// Applies functions of one argument to elements where they are.
+///
+/// # Safety
+/// The level's instructions must be there; the pointer must be good for so many elements.
+pub type InPlace = unsafe fn(&[Step], *mut f32, usize);
+
 /// The functions of a level.
 pub trait Elements: Words {
+    /// # Safety
+    /// As [`InPlace`].
+    unsafe fn in_place(steps: &[Step], at: *mut f32, count: usize) {
+        let arguments = [at.cast_const(), std::ptr::null(), std::ptr::null()];
+        let chain = Chain { steps, arguments, readings: &[(Reading::Whole, 0)], rows: 1, row: count, out: at };
+        // SAFETY: the caller's contract.
+        unsafe { Self::chain(&chain) }
+    }
     /// # Safety
     /// The level's instructions must be there; all pointers must be good for what the numbers say.
     unsafe fn chain(c: &Chain<'_>);

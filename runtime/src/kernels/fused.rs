@@ -1,6 +1,7 @@
 //! Epilogues that kernels apply before they store.
 
 use super::bytes::ByteEpilogue;
+use super::elementwise::{self, Elements};
 use super::floats::FloatEpilogue;
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
@@ -16,10 +17,16 @@ pub trait Finish: Send + Sync + 'static {
 
     /// For an output and the extra argument.
     fn at(&self, out: *mut u8, extra: *const u8) -> Self::Epilogue;
+
+    /// Applies what is left of the epilogue to `count` elements of the output from `first` on, just computed.
+    ///
+    /// # Safety
+    /// The machine must have the level that this was made for; the elements lie inside the output.
+    unsafe fn after(&self, _out: *mut u8, _first: usize, _count: usize) {}
 }
 
 /// Bounds that clamp nothing.
-const ALL: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+pub const ALL: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 
 /// One clamp is what the kernels have: the bounds of a step, where there were none and they are in order.
 fn clamp(bounds: &mut (f32, f32), step: &Step) -> Option<()> {
@@ -41,30 +48,33 @@ fn dtype(spec: &KernelSpec<'_>, i: usize) -> Option<DType> {
     Some(spec.arg_types.get(spec.op.own_inputs()? + i)?.dtype)
 }
 
-/// An epilogue of `f32` sums: perhaps a residual added, then a clamp.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// An epilogue of `f32` sums: perhaps a residual added, then a clamp; then functions of what is in the output.
+#[derive(Clone, Debug)]
 pub struct FusedFloat {
     pub residual: bool,
     pub bounds: (f32, f32),
-}
-
-impl Default for FusedFloat {
-    fn default() -> FusedFloat {
-        FusedFloat { residual: false, bounds: ALL }
-    }
+    rest: Vec<Step>,
+    chain: elementwise::InPlace,
 }
 
 impl FusedFloat {
+    /// Sums as they are.
+    pub fn none<S: Elements>() -> FusedFloat {
+        FusedFloat { residual: false, bounds: ALL, rest: vec![], chain: S::in_place }
+    }
+
     /// The operator's epilogue, where it is of this form.
-    pub fn of(spec: &KernelSpec<'_>) -> Option<FusedFloat> {
-        let mut fused = FusedFloat::default();
+    pub fn of<S: Elements>(spec: &KernelSpec<'_>) -> Option<FusedFloat> {
+        let mut fused = FusedFloat::none::<S>();
         for (i, step) in spec.op.post()?.iter().enumerate() {
             match step {
                 Step::Binary { op: Binary::Add, dequant: None, .. } if i == 0 => {
                     fused.residual = is_whole(spec, 0) && dtype(spec, 0) == Some(DType::F32);
                     fused.residual.then_some(())?;
                 }
-                _ => clamp(&mut fused.bounds, step)?,
+                _ if fused.rest.is_empty() && clamp(&mut fused.bounds, step).is_some() => {}
+                Step::Unary(_) if elementwise::step_cycles(step).is_some() => fused.rest.push(step.clone()),
+                _ => return None,
             }
         }
         Some(fused)
@@ -80,6 +90,13 @@ impl Finish for FusedFloat {
 
     fn at(&self, out: *mut u8, extra: *const u8) -> FloatEpilogue {
         FloatEpilogue::new(self, out, extra)
+    }
+
+    unsafe fn after(&self, out: *mut u8, first: usize, count: usize) {
+        if !self.rest.is_empty() {
+            // SAFETY: the caller's contract.
+            unsafe { (self.chain)(&self.rest, out.cast::<f32>().add(first), count) }
+        }
     }
 }
 
@@ -196,15 +213,18 @@ impl Finish for ByteFinish {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::simd::Portable;
     use mcc_ir::op::Op;
     use mcc_ir::types::F32;
     use mcc_ir::{Tensor, TensorType};
 
-    fn fused(post: Vec<Step>, operand: &[usize]) -> Option<FusedFloat> {
+    /// Whether there is a residual, the bounds, and the number of steps left.
+    fn fused(post: Vec<Step>, operand: &[usize]) -> Option<(bool, (f32, f32), usize)> {
         let out = TensorType::new(DType::F32, [2, 3]);
         let op = Op::Map(post);
         let args = [out.clone(), TensorType::new(DType::F32, operand)];
-        FusedFloat::of(&KernelSpec { op: &op, arg_types: &args, consts: &[None, None], out_type: &out })
+        let spec = KernelSpec { op: &op, arg_types: &args, consts: &[None, None], out_type: &out };
+        FusedFloat::of::<Portable>(&spec).map(|f| (f.residual, f.bounds, f.rest.len()))
     }
 
     #[test]
@@ -212,15 +232,16 @@ mod tests {
         let add = || Step::Binary { op: Binary::Add, swapped: true, dequant: None };
         let relu = || Step::Unary(Unary::Relu);
         let clip = || Step::Unary(Unary::Clip(F32(0.0), F32(6.0)));
-        let some = |residual, bounds| Some(FusedFloat { residual, bounds });
+        let some = |residual, bounds| Some((residual, bounds, 0));
         assert_eq!(fused(vec![], &[]), some(false, ALL));
         assert_eq!(fused(vec![add(), clip()], &[2, 3]), some(true, (0.0, 6.0)));
         assert_eq!(fused(vec![relu()], &[]), some(false, (0.0, f32::INFINITY)));
         assert_eq!(fused(vec![add()], &[3]), None);
         assert_eq!(fused(vec![relu(), add()], &[2, 3]), None);
-        assert_eq!(fused(vec![relu(), clip()], &[]), None);
-        assert_eq!(fused(vec![Step::Unary(Unary::Clip(F32(1.0), F32(0.0)))], &[]), None);
-        assert_eq!(fused(vec![Step::Unary(Unary::Tanh)], &[]), None);
+        assert_eq!(fused(vec![relu(), clip()], &[]), Some((false, (0.0, f32::INFINITY), 1)));
+        assert_eq!(fused(vec![Step::Unary(Unary::Clip(F32(1.0), F32(0.0)))], &[]), Some((false, ALL, 1)));
+        assert_eq!(fused(vec![Step::Unary(Unary::Tanh), relu()], &[]), Some((false, ALL, 2)));
+        assert_eq!(fused(vec![Step::Cast(DType::F32)], &[]), None);
     }
 
     #[test]

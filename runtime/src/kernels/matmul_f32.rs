@@ -1,5 +1,6 @@
 //! `f32` matrix products of two activations, by register tiles: the right side of each batch is packed in panels first.
 
+use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{Finish, FusedFloat};
 use super::product::{self, Line, multiply};
@@ -31,7 +32,7 @@ struct MatMul<S> {
     level: PhantomData<S>,
 }
 
-pub fn prepare<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+pub fn prepare<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
 where
     Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
 {
@@ -55,7 +56,7 @@ where
             offsets(batch, &steps(batch_a, batch, rows * depth), &steps(batch_b, batch, depth * columns))
         }
     };
-    let fused = FusedFloat::of(spec);
+    let fused = FusedFloat::of::<S>(spec);
     let call = Call::of(spec, &Window::line(rows, depth, columns), fused.as_ref());
     let width = product::width::<Floats<S>>(columns, rows);
     let bias = super::padded(super::bias(spec)?, width);
@@ -70,7 +71,7 @@ where
         width,
         transposed: o.trans_b,
         bias,
-        fused: fused.unwrap_or_default(),
+        fused: fused.unwrap_or_else(FusedFloat::none::<S>),
         batches,
         level: PhantomData,
     };
@@ -148,7 +149,10 @@ where
             };
             // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives the left side,
             // residual and output.
-            unsafe { multiply::<Floats<S>>(&line, || self.fused.at(out, extra)) };
+            unsafe {
+                multiply::<Floats<S>>(&line, || self.fused.at(out, extra));
+                self.fused.after(out, i * self.rows * self.columns, self.rows * self.columns);
+            }
         }
     }
 }

@@ -160,8 +160,8 @@ pub fn prepare(id: &str, spec: &KernelSpec<'_>) -> Option<Prepared> {
     find(ENTRIES.iter().find(|e| e.id == id)?, spec, Purpose::Run)
 }
 
-/// Computes one window: parameters, index of the window, x, weights, [`Prepared::extra`] (ignored where there is none),
-/// output or accumulators, scratch memory.
+/// Computes one window: parameters, index of the window, [`Prepared::arguments`] (ignored where there is none), output or
+/// accumulators, scratch memory.
 pub type KernelFn = unsafe extern "C" fn(*const u8, usize, *const u8, *const u8, *const u8, *mut u8, *mut u8);
 
 /// A kernel ready to be called by compiled code.
@@ -178,8 +178,8 @@ pub struct Prepared {
     pub in_output: bool,
     /// Whether the kernel applies the epilogue too, so that what it computes is the output.
     pub fused: bool,
-    /// The argument that the function takes beside x and weights.
-    pub extra: Option<usize>,
+    /// The arguments that the function takes: x, mostly weights, and an extra one.
+    pub arguments: [Option<usize>; 3],
     /// Bytes of one window's accumulators.
     pub window_bytes: usize,
     /// Bytes that the function uses beside the accumulators.
@@ -233,7 +233,7 @@ impl Prepared {
             accumulator,
             in_output: call.fused || fits_output(spec, accumulator),
             fused: call.fused,
-            extra: call.residual,
+            arguments: [Some(0), (spec.arg_types.len() > 1).then_some(1), call.residual],
             window_bytes: spec.out_type.shape[call.outer..].iter().product::<usize>() * 4,
             private_bytes: scratch_bytes,
             weights,
@@ -241,10 +241,15 @@ impl Prepared {
         }
     }
 
-    /// A kernel that computes the whole output from up to three arguments, as they are.
-    fn of_arguments<K: Kernel>(spec: &KernelSpec<'_>, kernel: K, cycles: f64) -> Prepared {
-        let call = Call { fused: true, residual: (spec.arg_types.len() > 2).then_some(2), outer: 0 };
-        Prepared::of_kernel(spec, kernel, call, 0, Packing::None, cycles)
+    /// A kernel that computes the whole output from these arguments, as they are.
+    fn of_arguments<K: Kernel>(
+        spec: &KernelSpec<'_>,
+        kernel: K,
+        arguments: [Option<usize>; 3],
+        cycles: f64,
+    ) -> Prepared {
+        let call = Call { fused: true, residual: None, outer: 0 };
+        Prepared { arguments, ..Prepared::of_kernel(spec, kernel, call, 0, Packing::None, cycles) }
     }
 }
 

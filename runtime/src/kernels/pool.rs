@@ -1,7 +1,8 @@
-//! Pooling, NHWC, in vectors of channels: maximum and mean of floats, maximum of bytes, and mean of bytes read as real
+//! Pooling, NHWC, and reductions to channels, in vectors of channels: maximum and mean of floats, maximum of bytes, and mean of bytes read as real
 //! numbers and quantised again. Sums go in row-major order of the window, as the operator's meaning has it.
 
 use super::bytes::{self, Byte, Ints, Of};
+use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{Finish, FusedFloat, Requantise};
 use super::simd::{self, Simd};
@@ -9,8 +10,9 @@ use super::window::Window;
 use super::{Call, Kernel, Prepared, Purpose};
 use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
-use mcc_ir::op::{Layout, Op, Pool2d, PoolKind, Step};
+use mcc_ir::op::{Layout, Op, PoolKind, ReduceKind, Step};
 use mcc_ir::packing::Packing;
+use mcc_ir::types::QuantParams;
 use std::marker::PhantomData;
 
 /// What is made of the elements of a window, for a vector of channels.
@@ -175,48 +177,80 @@ struct Pool<M, F> {
     mode: PhantomData<fn(M)>,
 }
 
-/// The geometry of an NHWC pooling without dilation.
-fn geometry<'a>(spec: &KernelSpec<'a>) -> Option<(&'a Pool2d, Window)> {
-    let Op::Pool2d(o) = spec.op else { return None };
-    let (x, out) = (&spec.arg_types[0].shape, &spec.out_type.shape);
-    if o.layout != Layout::Nhwc || o.dilation != [1, 1] || spec.out_type.elements() == 0 {
-        return None;
+/// What a pooling is of.
+struct Geometry<'a> {
+    kind: PoolKind,
+    dequant: Option<QuantParams>,
+    post: &'a [Step],
+    window: Window,
+}
+
+impl<'a> Geometry<'a> {
+    /// An NHWC pooling without dilation, or a reduction of neighbouring dimensions but the last: that is a pooling of a line
+    /// of pixels.
+    fn of(spec: &KernelSpec<'a>) -> Option<Geometry<'a>> {
+        let (x, out) = (&spec.arg_types[0].shape, &spec.out_type.shape);
+        if spec.out_type.elements() == 0 {
+            return None;
+        }
+        Some(match spec.op {
+            Op::Pool2d(o) if o.layout == Layout::Nhwc && o.dilation == [1, 1] => {
+                let window = Window {
+                    batch: x[0],
+                    size: [x[1], x[2]],
+                    channels: x[3],
+                    out: [out[1], out[2]],
+                    out_channels: x[3],
+                    kernel: o.kernel,
+                    stride: o.stride,
+                    pad: [o.pad[0], o.pad[1]],
+                    dilation: o.dilation,
+                };
+                Geometry { kind: o.kind, dequant: o.dequant, post: &o.post, window }
+            }
+            Op::Reduce(o) => {
+                let kind = match o.kind {
+                    ReduceKind::Mean => PoolKind::Average { count_include_pad: false },
+                    ReduceKind::Max => PoolKind::Max,
+                    _ => return None,
+                };
+                let (first, last) = (*o.axes.first()?, *o.axes.last()?);
+                let pixels = x[first..=last].iter().product();
+                if last - first + 1 != o.axes.len() || last + 1 == x.len() || pixels == 0 {
+                    return None;
+                }
+                let channels = x[last + 1..].iter().product();
+                let window = Window { batch: x[..first].iter().product(), ..Window::line(pixels, channels, channels) };
+                let window = Window { out: [1, 1], kernel: window.size, ..window };
+                Geometry { kind, dequant: o.dequant, post: &o.post, window }
+            }
+            _ => return None,
+        })
     }
-    let window = Window {
-        batch: x[0],
-        size: [x[1], x[2]],
-        channels: x[3],
-        out: [out[1], out[2]],
-        out_channels: x[3],
-        kernel: o.kernel,
-        stride: o.stride,
-        pad: [o.pad[0], o.pad[1]],
-        dilation: o.dilation,
-    };
-    Some((o, window))
 }
 
 impl<M: Images, F: Finish<Epilogue = M::Epilogue>> Pool<M, F> {
-    fn prepared(spec: &KernelSpec<'_>, o: &Pool2d, window: Window, finish: F) -> Prepared {
+    fn prepared(spec: &KernelSpec<'_>, geometry: Geometry<'_>, finish: F) -> Prepared {
+        let window = geometry.window;
         let vectors = spec.out_type.elements() / window.channels * window.channels.div_ceil(M::LANES);
-        let cycles = (vectors * o.kernel[0] * o.kernel[1]) as f64;
-        let include_pad = matches!(o.kind, PoolKind::Average { count_include_pad: true });
+        let cycles = (vectors * window.kernel[0] * window.kernel[1]) as f64;
+        let include_pad = matches!(geometry.kind, PoolKind::Average { count_include_pad: true });
         let call = Call::of(spec, &window, Some(&finish));
         let kernel = Pool::<M, F> { window, include_pad, finish, mode: PhantomData };
         Prepared::of_kernel(spec, kernel, call, 0, Packing::None, cycles)
     }
 }
 
-pub fn prepare_f32<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+pub fn prepare_f32<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
 where
     Largest<Floats<S>>: Images<Epilogue = FloatEpilogue>,
     Mean<Floats<S>>: Images<Epilogue = FloatEpilogue>,
 {
-    let (o, window) = geometry(spec).filter(|_| spec.arg_types[0].dtype == DType::F32)?;
-    let fused = FusedFloat::of(spec)?;
-    Some(match o.kind {
-        PoolKind::Max => Pool::<Largest<Floats<S>>, _>::prepared(spec, o, window, fused),
-        PoolKind::Average { .. } => Pool::<Mean<Floats<S>>, _>::prepared(spec, o, window, fused),
+    let geometry = Geometry::of(spec).filter(|_| spec.arg_types[0].dtype == DType::F32)?;
+    let fused = FusedFloat::of::<S>(spec)?;
+    Some(match geometry.kind {
+        PoolKind::Max => Pool::<Largest<Floats<S>>, _>::prepared(spec, geometry, fused),
+        PoolKind::Average { .. } => Pool::<Mean<Floats<S>>, _>::prepared(spec, geometry, fused),
     })
 }
 
@@ -239,9 +273,9 @@ where
     Largest<Of<Q, A>>: Images<Epilogue = Bytes>,
     Mean<Of<Q, A>>: Images<Epilogue = Bytes>,
 {
-    let (o, window) = geometry(spec)?;
-    Some(match (o.kind, o.dequant, o.post.as_slice()) {
-        (PoolKind::Max, None, []) => Pool::<Largest<Of<Q, A>>, _>::prepared(spec, o, window, ByteMean::default()),
+    let geometry = Geometry::of(spec)?;
+    Some(match (geometry.kind, geometry.dequant, geometry.post) {
+        (PoolKind::Max, None, []) => Pool::<Largest<Of<Q, A>>, _>::prepared(spec, geometry, ByteMean::default()),
         (PoolKind::Average { .. }, Some(from), [Step::Quant { q, lo, hi, dtype: DType::I8 | DType::U8 }]) => {
             let finish = ByteMean {
                 zero: from.zero_point,
@@ -249,7 +283,7 @@ where
                 divisor: q.scale.0,
                 to: Requantise::new(q.zero_point, *lo, *hi),
             };
-            Pool::<Mean<Of<Q, A>>, _>::prepared(spec, o, window, finish)
+            Pool::<Mean<Of<Q, A>>, _>::prepared(spec, geometry, finish)
         }
         _ => return None,
     })
@@ -280,6 +314,8 @@ impl<M: Images, F: Finish<Epilogue = M::Epilogue>> Kernel for Pool<M, F> {
                 first += vectors * M::LANES;
             }
         }
+        // SAFETY: as above; that was the whole output.
+        unsafe { self.finish.after(out, 0, w.batch * w.out[0] * w.out[1] * w.channels) };
     }
 }
 

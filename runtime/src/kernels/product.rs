@@ -1,9 +1,9 @@
 //! Convolutions (NHWC, one group) and matrix products with constant weights, of floats and of bytes, by register tiles.
 
 use super::bytes::{Bytes, Ints};
+use super::elementwise::Elements;
 use super::floats::Floats;
 use super::fused::{ByteFinish, Finish, FusedBytes, FusedFloat};
-use super::simd::Simd;
 use super::strips::{Convert, Strip, Strips};
 use super::tile::{Panel, Products, Tiles};
 use super::window::Window;
@@ -87,12 +87,12 @@ pub fn width<P: Tiles>(channels: usize, pixels: usize) -> usize {
     candidates.max_by_key(|(n, sums)| ((*sums).min(P::SUMS * 2 / 3), *n)).map_or(1, |(n, _)| n) * P::LANES
 }
 
-pub fn prepare_f32<S: Simd>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+pub fn prepare_f32<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
 where
     Floats<S>: Tiles<X = f32, Bias = f32, Epilogue = <FusedFloat as Finish>::Epilogue>,
 {
     let geometry = Geometry::of(spec).filter(|_| spec.arg_types[0].dtype == DType::F32)?;
-    let fused = FusedFloat::of(spec);
+    let fused = FusedFloat::of::<S>(spec);
     let call = Call::of(spec, &geometry.window, fused.as_ref());
     let cycles = geometry.cycles::<Floats<S>>(spec, call.fused);
     let width = width::<Floats<S>>(geometry.channels, geometry.pixels());
@@ -103,7 +103,7 @@ where
         channels: geometry.channels,
         width,
         bias,
-        finish: fused.unwrap_or_default(),
+        finish: fused.unwrap_or_else(FusedFloat::none::<S>),
         pad: 0.0,
         activation: PhantomData,
         strips,
@@ -257,7 +257,10 @@ impl<P: Tiles, A: Convert<P::X>, F: Finish<Epilogue = P::Epilogue>> Kernel for P
             };
             // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x, weights, residual
             // and output, the strip its pixels.
-            unsafe { multiply::<P>(&line, || self.finish.at(out, extra)) };
+            unsafe {
+                multiply::<P>(&line, || self.finish.at(out, extra));
+                self.finish.after(out, before * self.channels, strip.pixels * self.channels);
+            }
         };
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
         unsafe { strips.each::<A, P::X>(x.cast(), scratch.cast(), step * self.rows, self.rows, self.pad, work) };

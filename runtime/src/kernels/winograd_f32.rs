@@ -5,8 +5,9 @@
 //! the results are transformed back. Transforms add and subtract only; errors stay within the bound of direct kernels.
 //! Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
 
+use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
-use super::fused::{Finish, FusedFloat};
+use super::fused::{ALL, Finish, FusedFloat};
 use super::product::{self, multiply};
 use super::simd::{self, Simd};
 use super::strips::{Strip, Strips};
@@ -41,7 +42,7 @@ struct Winograd<S> {
     level: PhantomData<S>,
 }
 
-pub fn prepare<S: Transforms>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
+pub fn prepare<S: Transforms + Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Prepared>
 where
     Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
 {
@@ -50,7 +51,7 @@ where
     if !fits || spec.arg_types[0].dtype != DType::F32 || spec.out_type.elements() == 0 || window.channels == 0 {
         return None;
     }
-    let fused = FusedFloat::of(spec)?;
+    let fused = FusedFloat::of::<S>(spec)?;
     let bias = super::bias(spec)?;
     let (c, n, out, batch) = (window.channels, window.out_channels, window.out, window.batch);
     let grid = out.map(|size| size.div_ceil(2));
@@ -142,7 +143,7 @@ where
                     bias: &self.zeros,
                     before: 0,
                 };
-                let epilogue = || FusedFloat::default().at(to.cast(), std::ptr::null());
+                let epilogue = || FloatEpilogue { out: to, residual: std::ptr::null(), bounds: ALL };
                 // SAFETY: as above; the weights are packed as the panels say.
                 unsafe { multiply::<Floats<S>>(&product, epilogue) };
             }
@@ -162,6 +163,10 @@ where
             };
             // SAFETY: as above; the caller's contract gives output and residual.
             unsafe { S::backward(&backward) };
+            let rows = (2 * tiles / grid_columns).min(self.out[0] - backward.row);
+            let first = backward.at + backward.row * self.out[1] * n;
+            // SAFETY: as above; these rows are computed.
+            unsafe { self.fused.after(out, first, rows * self.out[1] * n) };
         };
         let all = strips.window.batch * grid_rows;
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
