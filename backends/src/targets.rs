@@ -4,7 +4,7 @@ use mcc_ir::Target;
 use mcc_ir::costs::CostTable;
 use std::sync::LazyLock;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     include_str!("../targets/generic-c.toml"),
     include_str!("../targets/cortex-m0.toml"),
     include_str!("../targets/cortex-m4.toml"),
@@ -13,6 +13,7 @@ const FILES: [&str; 13] = [
     include_str!("../targets/cortex-m55.toml"),
     include_str!("../targets/riscv32imc.toml"),
     include_str!("../targets/stm32f4.toml"),
+    include_str!("../targets/stm32f407.toml"),
     include_str!("../targets/stm32f7.toml"),
     include_str!("../targets/stm32h7.toml"),
     include_str!("../targets/stm32u5.toml"),
