@@ -1,11 +1,11 @@
 //! What of a model does not fit a chip's memory, what is to blame, and what would make it fit.
 
 use crate::model::{Model, catalogue};
-use crate::report::{KernelReport, Report};
+use crate::report::{KernelReport, MemoryReport, Report};
 use mcc_backends::targets;
 use mcc_ir::dtype::DType;
 use mcc_ir::plan::Plan;
-use mcc_ir::target::{Backend, Target};
+use mcc_ir::target::{Backend, MemoryKind, Target};
 use mcc_passes::lower::{self, Goal, lower};
 
 /// Buffers or kernels that a sentence names.
@@ -31,7 +31,14 @@ impl Budget {
     /// Whether a model with this report fits.
     pub fn holds(&self, report: &Report) -> bool {
         let t = &report.totals;
-        self.ram.is_none_or(|have| t.ram_bytes <= have) && self.flash.is_none_or(|have| t.flash_bytes_estimate <= have)
+        self.ram.is_none_or(|have| t.ram_bytes <= have)
+            && self.flash.is_none_or(|have| t.flash_bytes_estimate <= have)
+            && self.full(report).next().is_none()
+    }
+
+    /// The memories whose arena is larger than they are.
+    fn full<'a>(&self, report: &'a Report) -> impl Iterator<Item = &'a MemoryReport> {
+        report.memories.iter().filter(|m| m.kind == MemoryKind::Ram && m.arena_bytes > m.bytes)
     }
 
     /// One sentence for each memory that is too small, with what takes most of it.
@@ -43,8 +50,31 @@ impl Budget {
             })
         };
         let t = &report.totals;
-        let ram = over("ram", t.ram_bytes, self.ram, "arena, inputs and outputs");
-        let flash = over("flash", t.flash_bytes_estimate, self.flash, "constants and estimated code");
+        let names = |kind: MemoryKind| {
+            let names: Vec<&str> = report.memories.iter().filter(|m| m.kind == kind).map(|m| m.name.as_str()).collect();
+            names.join(" + ")
+        };
+        let named = |what: &str, kind: MemoryKind| match names(kind) {
+            names if names.is_empty() || names == what => what.to_string(),
+            names => format!("{what} ({names})"),
+        };
+        let ram = named("ram", MemoryKind::Ram);
+        let ram = over(&ram, t.ram_bytes, self.ram, "arena, inputs and outputs").or_else(|| {
+            let m = self.full(report).next()?;
+            let others = report.memories.iter().filter(|m| m.kind == MemoryKind::Ram).count() > 1;
+            let note = if others {
+                "the arena, whose buffers do not fit side by side in all of the RAM either"
+            } else {
+                "the arena"
+            };
+            over(&format!("ram {}", m.name), m.arena_bytes, Some(m.bytes), note)
+        });
+        let flash = over(
+            &named("flash", MemoryKind::Flash),
+            t.flash_bytes_estimate,
+            self.flash,
+            "constants and estimated code",
+        );
         let ram = ram.map(|s| s + &peak(report));
         let flash = flash.map(|s| s + &heaviest(report));
         ram.into_iter().chain(flash).collect()
@@ -54,7 +84,8 @@ impl Budget {
     pub fn remedies(&self, model: &Model, plan: &Plan) -> Vec<String> {
         let mut remedies = Vec::new();
         let report = |target: &Target, goal: Goal| {
-            let options = lower::Options { goal, ..model.lowering(model.io) };
+            let ram = if target.name == model.target.name { self.ram } else { target.ram };
+            let options = lower::Options { goal, ram, ..model.lowering(model.io) };
             lower(&model.optimised, target, catalogue(target), options).ok().map(|p| Report::of(&p, target))
         };
         let goals = [(Goal::Size, "size"), (Goal::Balanced, "balanced"), (Goal::Time, "time")];

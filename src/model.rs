@@ -7,7 +7,7 @@ use mcc_frontend::ImportOptions;
 use mcc_ir::catalogue::Implementation;
 use mcc_ir::target::Backend;
 use mcc_ir::{Graph, Plan, Target};
-use mcc_passes::lower::{self, Goal, Io, lower};
+use mcc_passes::lower::{self, Goal, Io, Patch, lower};
 use mcc_passes::{Changed, PassCx, Requant, pipeline};
 use mcc_runtime::Session;
 use std::cell::RefCell;
@@ -25,6 +25,12 @@ pub struct Options {
     /// What kernels are chosen to save.
     pub goal: Goal,
     pub requant: Requant,
+    /// Whether buffers fill the target's memories one after the other, also where one of them could hold all.
+    pub spread: bool,
+    /// Whether stages with large tensors are computed in strips.
+    pub patch: Patch,
+    /// RAM that a plan should keep to, if strips make it so; by default that of the target.
+    pub ram: Option<usize>,
 }
 
 impl Options {
@@ -40,11 +46,14 @@ impl Options {
     pub fn for_target(name: &str) -> Result<Options> {
         let target = targets::find(name)?.clone();
         Ok(Options {
+            ram: target.ram,
+            patch: Patch::default(),
             target,
             import: ImportOptions::default(),
             io: Io::default(),
             goal: Goal::default(),
             requant: Requant::default(),
+            spread: false,
         })
     }
 }
@@ -73,6 +82,9 @@ pub struct Model {
     pub target: Target,
     pub io: Io,
     pub goal: Goal,
+    pub spread: bool,
+    pub patch: Patch,
+    pub ram: Option<usize>,
     pub passes: Vec<PassRecord>,
     /// What passes had to say: sentences for the user, such as a limit that was hit.
     pub warnings: Vec<String>,
@@ -126,13 +138,14 @@ impl Model {
             observe(pass.name(), graph);
             start = Instant::now();
         })?;
-        let (target, io, goal) = (options.target.clone(), options.io, options.goal);
+        let (target, io, goal, spread) = (options.target.clone(), options.io, options.goal, options.spread);
+        let (patch, ram) = (options.patch, options.ram);
         let warnings = warnings.into_inner();
-        Ok(Model { imported, exact, integer, optimised: graph, target, io, goal, passes, warnings })
+        Ok(Model { imported, exact, integer, optimised: graph, target, io, goal, spread, patch, ram, passes, warnings })
     }
 
     pub(crate) fn lowering(&self, io: Io) -> lower::Options {
-        lower::Options { io, goal: self.goal }
+        lower::Options { io, goal: self.goal, spread: self.spread, patch: self.patch, ram: self.ram }
     }
 
     /// The plan for the target.

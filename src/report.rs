@@ -7,9 +7,10 @@ use mcc_ir::Target;
 use mcc_ir::costs::Unit;
 use mcc_ir::op::{Op, Step};
 use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, Kernel, Plan, PlanPort};
-use mcc_ir::target::Feature;
+use mcc_ir::target::{Feature, Memory, MemoryKind};
 use serde::Serialize;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// One kernel of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,8 +59,11 @@ pub struct PortReport {
     #[serde(rename = "type")]
     pub dtype: &'static str,
     pub bytes: usize,
-    /// Bytes from the start of the arena; absent where the caller keeps it outside.
+    /// Bytes from the start of its arena; absent where the caller keeps it outside.
     pub offset: Option<usize>,
+    /// The memory of its arena, where the plan has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     pub scale: Option<f32>,
     pub zero_point: Option<i32>,
 }
@@ -87,6 +91,8 @@ pub struct Totals {
     pub arena_bound_live_bytes: usize,
     /// No schedule needs less: the largest kernel if its output overlapped its inputs perfectly.
     pub arena_bound_operator_bytes: usize,
+    /// The index of that kernel.
+    pub arena_bound_operator_kernel: Option<usize>,
     /// How much larger the arena is than each bound, in percent of the bound.
     pub arena_gap_live_percent: f64,
     pub arena_gap_operator_percent: f64,
@@ -111,15 +117,38 @@ pub struct RequantReport {
 /// A piece of the arena.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BufferReport {
-    /// `input`, `output`, `value` (the result of a kernel) or `scratch` (a kernel's working memory).
+    /// `input`, `output`, `value` (the result of a kernel), `part` (of another) or `scratch` (a kernel's working memory).
     pub kind: &'static str,
+    /// Bytes from the start of its arena.
     pub offset: usize,
+    /// The memory of its arena, where the plan has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     pub bytes: usize,
     /// The first and the last kernel during which it lives.
     pub first: usize,
     pub last: usize,
     /// The ONNX nodes behind it.
     pub origin: Vec<String>,
+}
+
+/// An arena: memory that the caller lends.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ArenaReport {
+    /// The memory of the target that it is meant for; null where the target has none.
+    pub memory: Option<String>,
+    pub bytes: usize,
+}
+
+/// A memory of the target, and what the model takes of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemoryReport {
+    pub name: String,
+    pub kind: MemoryKind,
+    pub bytes: usize,
+    pub arena_bytes: usize,
+    pub const_bytes: usize,
+    pub code_bytes_estimate: usize,
 }
 
 /// A model's needs on a target.
@@ -132,6 +161,8 @@ pub struct Report {
     pub outputs: Vec<PortReport>,
     pub kernels: Vec<KernelReport>,
     pub memory: Vec<BufferReport>,
+    pub arenas: Vec<ArenaReport>,
+    pub memories: Vec<MemoryReport>,
     pub totals: Totals,
     /// Absent where every rounding is the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +188,7 @@ impl Report {
             arena_bytes: plan.arena_bytes,
             arena_bound_live_bytes: plan.bounds.live,
             arena_bound_operator_bytes: plan.bounds.operator,
+            arena_bound_operator_kernel: (0..plan.kernels.len()).rev().max_by_key(|k| plan.operator_bytes(*k)),
             arena_gap_live_percent: gap(plan.arena_bytes, plan.bounds.live),
             arena_gap_operator_percent: gap(plan.arena_bytes, plan.bounds.operator),
             io_bytes_outside_arena: outside,
@@ -171,7 +203,9 @@ impl Report {
             inputs,
             outputs,
             kernels,
-            memory: plan.buffers.iter().filter_map(buffer).collect(),
+            memory: plan.buffers.iter().filter_map(|b| buffer(plan, b)).collect(),
+            arenas: (0..plan.arenas.len()).map(|i| arena(plan, i)).collect(),
+            memories: memories(plan, target, code),
             totals,
             requant: None,
         }
@@ -180,7 +214,7 @@ impl Report {
     /// What lies in the arena while a kernel runs, by offset.
     pub fn live(&self, kernel: usize) -> Vec<&BufferReport> {
         let mut live: Vec<_> = self.memory.iter().filter(|b| b.first <= kernel && kernel <= b.last).collect();
-        live.sort_by_key(|b| (b.offset, b.first));
+        live.sort_by_key(|b| (b.memory.clone(), b.offset, b.first));
         live
     }
 
@@ -220,27 +254,61 @@ fn port(plan: &Plan, p: &PlanPort) -> PortReport {
         shape: p.ty.shape.clone(),
         dtype: p.ty.dtype.name(),
         bytes: p.ty.bytes(),
-        offset: plan.buffer(p.buffer).offset,
+        offset: plan.buffer(p.buffer).offset.map(|at| place(plan, at).0),
+        memory: plan.buffer(p.buffer).offset.and_then(|at| place(plan, at).1),
         scale: p.quant.map(|q| q.scale.0),
         zero_point: p.quant.map(|q| q.zero_point),
     }
 }
 
 /// `None` for what the caller keeps outside the arena.
-fn buffer(b: &Buffer) -> Option<BufferReport> {
+fn buffer(plan: &Plan, b: &Buffer) -> Option<BufferReport> {
+    let (offset, memory) = place(plan, b.offset?);
     Some(BufferReport {
         kind: match b.kind {
+            _ if b.within.is_some() => "part",
             BufferKind::Input(_) => "input",
             BufferKind::Output(_) => "output",
             BufferKind::Value => "value",
             BufferKind::Scratch => "scratch",
         },
-        offset: b.offset?,
+        offset,
+        memory,
         bytes: b.bytes,
         first: b.first,
         last: b.last,
         origin: b.origin.iter().map(|n| n.to_string()).collect(),
     })
+}
+
+/// Bytes from the start of an arena, and its memory where there are several.
+fn place(plan: &Plan, offset: usize) -> (usize, Option<String>) {
+    let arena = &plan.arenas[plan.arena_at(offset)];
+    let memory = arena.memory.as_ref().filter(|_| plan.arenas.len() > 1);
+    (offset - arena.start, memory.map(|m| m.to_string()))
+}
+
+fn arena(plan: &Plan, i: usize) -> ArenaReport {
+    ArenaReport { memory: plan.arenas[i].memory.as_ref().map(|m| m.to_string()), bytes: plan.bytes_of_arena(i) }
+}
+
+/// The memory map. Code is in the first flash, like constants without a place of their own.
+fn memories(plan: &Plan, target: &Target, code: usize) -> Vec<MemoryReport> {
+    let flash = target.memories_of(MemoryKind::Flash).next();
+    let of = |m: &Memory| {
+        let here = |name: &Option<Arc<str>>| name.as_deref() == Some(m.name.as_str());
+        let arenas = plan.arenas.iter().enumerate().filter(|(_, a)| here(&a.memory));
+        let consts = plan.consts.iter().filter(|c| here(&c.memory));
+        MemoryReport {
+            name: m.name.clone(),
+            kind: m.kind,
+            bytes: m.bytes,
+            arena_bytes: arenas.map(|(i, _)| plan.bytes_of_arena(i)).sum(),
+            const_bytes: consts.map(|c| c.packing.packed_type(c.tensor.ty()).bytes()).sum(),
+            code_bytes_estimate: if flash.is_some_and(|f| f.name == m.name) { code } else { 0 },
+        }
+    };
+    target.memories.iter().map(of).collect()
 }
 
 fn kernel(plan: &Plan, target: &Target, index: usize, k: &Kernel) -> KernelReport {

@@ -131,7 +131,8 @@ fn the_report_agrees_with_the_header() {
     assert_eq!(sum("macs"), 416_520);
     assert!(sum("weight_bytes") >= totals["weight_bytes"].as_u64().unwrap());
     assert!(totals["arena_bytes"].as_u64() >= totals["arena_bound_live_bytes"].as_u64());
-    assert_eq!(totals["peak_live_bytes"], totals["arena_bound_live_bytes"]);
+    assert!(totals["peak_live_bytes"].as_u64() >= totals["arena_bound_live_bytes"].as_u64());
+    assert!(totals["peak_live_bytes"].as_u64() <= totals["arena_bytes"].as_u64());
     assert!(r["passes"].as_array().unwrap().iter().any(|p| p["name"] == "integerise" && p["changed"] == true));
     let files = r["files"].as_array().unwrap();
     assert_eq!(files.len(), 3);

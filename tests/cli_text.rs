@@ -43,7 +43,7 @@ fn no_c_identifier() {
 
 #[test]
 fn over_budget() {
-    let line = "compile fm_lenet5.onnx --target stm32h7 --ram 10K --flash 100K -o never --name net";
+    let line = "compile fm_lenet5.onnx --target stm32h7 --ram 2K --flash 100K -o never --name net";
     assert_cmd_snapshot!(mcc().args(line.split(' ')));
     assert!(!cli_support::models().join("never").exists());
 }

@@ -10,7 +10,8 @@
 //! - `opt pass=NAME[,NAME...]`: the graph after these passes.
 //! - `opt rule=NAME`: the graph saturated under this one rule of the e-graph, in the form that the rule gave wherever it gave
 //!   one. The rule must apply; every rule has such a file in `tests/filetests/rules`.
-//! - `lower target=NAME [io=separate] [nests]`: the plan, with `nests` and its loop nests.
+//! - `lower target=NAME [io=separate] [patch=off|STRIPS] [memory=NAME,...] [nests]`: the plan, with `nests` and its loop
+//!   nests.
 //! - `emit c target=NAME [io=separate]`: the C source.
 //!
 //! A command that makes text compares it with what follows the line `// expect:`, each line after `// `. `MCC_BLESS=1`
@@ -22,7 +23,7 @@ use mcc_ir::catalogue::Implementation;
 use mcc_ir::graph::{Graph, Port};
 use mcc_ir::target::Backend;
 use mcc_ir::{DType, Error, Target, Tensor, TensorType, eval, plan, text, verify};
-use mcc_passes::lower::{Io, lower};
+use mcc_passes::lower::{Io, Options, Patch, lower};
 use mcc_passes::{PassCx, egraph, pass, pipeline};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -164,8 +165,18 @@ fn by_rule(graph: &Graph, target: &Target, name: &str) -> Result<Graph, String> 
 }
 
 fn lower_for(case: &Case, arguments: &Arguments) -> Outcome {
-    let target = target(arguments.required("target")?)?;
-    let plan = lower(&case.graph()?, target, catalogue(target), ports(arguments)?).map_err(|e| e.to_string())?;
+    let mut target = target(arguments.required("target")?)?.clone();
+    let mut options = Options::from(ports(arguments)?);
+    if let Some(names) = arguments.get("memory") {
+        let names: Vec<String> = names.split(',').map(String::from).collect();
+        (target, options.spread) = (target.with_ram(&names).map_err(|e| e.to_string())?, names.len() > 1);
+    }
+    options.patch = match arguments.get("patch") {
+        None => Patch::Auto,
+        Some("off") => Patch::Off,
+        Some(n) => Patch::Strips(n.parse().map_err(|_| format!("patch={n} is unknown"))?),
+    };
+    let plan = lower(&case.graph()?, &target, catalogue(&target), options).map_err(|e| e.to_string())?;
     Ok(Some(if arguments.get("nests").is_some() { format!("{plan:#}") } else { plan::text::print(&plan) }))
 }
 

@@ -43,7 +43,8 @@ fn check(id: &str, graphs: Vec<(mcc_ir::Graph, Vec<Tensor>)>) {
         };
         let overlapping = overlaps(g, &entry(id), target);
         let io = if i % 2 == 0 && overlapping.is_none() { Io::Separate } else { Io::Arena };
-        let c = compile_as(&format!("m{i}"), g, target, &entry(id), Options { io, goal: Goal::Time });
+        let c =
+            compile_as(&format!("m{i}"), g, target, &entry(id), Options { io, goal: Goal::Time, ..Options::default() });
         if c.source.contains(&format!("by {id}")) {
             may += overlapping.is_some() as usize;
             over += (overlapping == Some(true)) as usize;
@@ -234,7 +235,7 @@ fn nests_of_convolutions_and_products_agree() {
     let types = [DType::I8, DType::U8, DType::F32];
     // All of them take a while to compile; every third covers each type and each case over the list.
     let cases: Vec<_> = convs(&types).into_iter().chain(matmuls(&types)).step_by(3).collect();
-    let options = Options { io: Io::Arena, goal: Goal::Time };
+    let options = Options { goal: Goal::Time, ..Options::default() };
     let emit = |(i, (g, _)): (usize, &(Graph, _))| compile_as(&format!("m{i}"), g, "generic-c", &[], options);
     let emitted: Vec<CSource> = cases.iter().enumerate().map(emit).collect();
     let pairs = cases.iter().zip(&emitted);

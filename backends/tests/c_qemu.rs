@@ -48,7 +48,7 @@ impl<'a> Batch<'a> {
 
     /// Cases by turns: each goes to the batch that `of` names.
     fn distributed(mut batches: Vec<Batch<'a>>, cases: &'a [Case], of: impl Fn(usize) -> usize) -> Vec<Batch<'a>> {
-        let options = Options { io: Io::Arena, goal: Goal::Time };
+        let options = Options { goal: Goal::Time, ..Options::default() };
         cases.iter().enumerate().for_each(|(i, case)| batches[of(i)].cases.push((case, options)));
         batches
     }
@@ -181,7 +181,7 @@ fn check_random(target: &'static str, seed: u64, n: usize, elements: usize) {
     assert_eq!(cases.len(), n);
     let goal = |i: usize| [Goal::Balanced, Goal::Time, Goal::Balanced, Goal::Time, Goal::Balanced, Goal::Size][i % 6];
     let io = |i: usize| if i.is_multiple_of(5) { Io::Separate } else { Io::Arena };
-    let options = |i: usize| Options { io: io(i), goal: goal(i) };
+    let options = |i: usize| Options { io: io(i), goal: goal(i), ..Options::default() };
     let cases = cases.iter().enumerate().map(|(i, case)| (case, options(i))).collect();
     let batch = Batch { cases, ..Batch::new(target, STRICT) };
     // Small shapes are left to loop nests where a kernel's code costs more than it saves.
@@ -289,6 +289,7 @@ fn table(name: &str, bytes: usize) -> CSource {
         ),
         header: format!("int {name}_run(unsigned char *arena, unsigned char *y);\n"),
         arena_bytes: 16,
+        arenas: vec![0],
         alignment: 4,
         inputs: Vec::new(),
         outputs: vec![CPort { c_type: "uint8_t", bytes: 1, offset: Some(0) }],

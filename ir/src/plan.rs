@@ -1,4 +1,4 @@
-//! The Plan: what runs, in order, with every buffer at its place in the arena.
+//! The Plan: what runs, in order, with every buffer at its place in an arena.
 //!
 //! Passes make a Plan from a Graph; backends print it and hold no choice of their own. [`interp`] runs it on the
 //! specification of each kernel, its loop nest.
@@ -14,6 +14,7 @@ use crate::packing::Packing;
 use crate::tensor::Tensor;
 use crate::types::{QuantParams, TensorType};
 use std::fmt;
+use std::sync::Arc;
 
 /// A buffer of the arena. Prints as `b3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,13 +66,40 @@ pub enum BufferKind {
 pub struct Buffer {
     pub kind: BufferKind,
     pub bytes: usize,
-    /// Bytes from the start of the arena; `None` for inputs and outputs that the caller keeps outside.
+    /// Bytes from the start of the plan's arenas; `None` for inputs and outputs that the caller keeps outside.
     pub offset: Option<usize>,
     pub first: usize,
     pub last: usize,
     /// The buffer whose memory this one may take while it still lives: it dies in the kernel that fills this one.
     pub over: Option<Over>,
+    /// The buffer of which this one is a part: a slice of it, or a piece that kernels fill one by one.
+    pub within: Option<Within>,
     pub origin: Origin,
+}
+
+/// A place inside another buffer: the bytes there are the same memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Within {
+    pub whole: BufferId,
+    /// Bytes from the start of the whole.
+    pub at: usize,
+}
+
+/// A piece of memory that the caller lends for a run. All arenas of a plan share one count of bytes: each begins where the
+/// one before it ends, and no buffer lies in two of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arena {
+    /// The target's memory that it is meant for, where the target has any.
+    pub memory: Option<Arc<str>>,
+    /// Offset of its first byte.
+    pub start: usize,
+}
+
+impl Arena {
+    /// One arena for the whole plan, in no named memory.
+    pub fn whole() -> Vec<Arena> {
+        vec![Arena { memory: None, start: 0 }]
+    }
 }
 
 /// How a buffer may overlap another in the kernel that reads that one for the last time and fills this one.
@@ -98,6 +126,8 @@ pub enum Overlap {
 pub struct PlanConst {
     pub tensor: Tensor,
     pub packing: Packing,
+    /// The target's memory that it is read from, where the target has any.
+    pub memory: Option<Arc<str>>,
     pub origin: Origin,
 }
 
@@ -165,13 +195,38 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     pub inputs: Vec<PlanPort>,
     pub outputs: Vec<PlanPort>,
+    /// Bytes of all arenas.
     pub arena_bytes: usize,
-    /// Alignment of the arena and of every offset, in bytes.
+    /// At least one, by start.
+    pub arenas: Vec<Arena>,
+    /// Alignment of every arena and of every offset, in bytes.
     pub alignment: usize,
     pub bounds: Bounds,
 }
 
 impl Plan {
+    /// Bytes of an arena, by its index.
+    pub fn bytes_of_arena(&self, arena: usize) -> usize {
+        let end = self.arenas.get(arena + 1).map_or(self.arena_bytes, |next| next.start);
+        end.saturating_sub(self.arenas[arena].start)
+    }
+
+    /// The arena that holds an offset, by its index.
+    pub fn arena_at(&self, offset: usize) -> usize {
+        self.arenas.partition_point(|a| a.start <= offset).saturating_sub(1)
+    }
+
+    /// The buffer that a buffer is a part of in the end, and how far into it: itself, where it is no part.
+    pub fn root(&self, id: BufferId) -> (BufferId, usize) {
+        let (mut root, mut at) = (id, 0usize);
+        // A plan that is not verified could go round in circles.
+        for _ in 0..self.buffers.len() {
+            let Some(within) = self.buffers.get(root.index()).and_then(|b| b.within) else { break };
+            (root, at) = (within.whole, at.saturating_add(within.at));
+        }
+        (root, at)
+    }
+
     /// The first kernel during which the most bytes of the arena are in use.
     pub fn peak_kernel(&self) -> Option<usize> {
         (0..self.kernels.len()).rev().max_by_key(|k| self.live_bytes(*k))
@@ -192,6 +247,17 @@ impl Plan {
             end = end.max(to);
         }
         total
+    }
+
+    /// Bytes of the arena that a kernel needs if its output overlaps its inputs perfectly: the greater of both.
+    pub fn operator_bytes(&self, kernel: usize) -> usize {
+        let size = |id: BufferId| self.buffers[id.index()].offset.map_or(0, |_| self.buffers[id.index()].bytes);
+        let k = &self.kernels[kernel];
+        let mut inputs: Vec<BufferId> =
+            k.args.iter().filter_map(|a| if let Arg::Buffer(b) = a { Some(*b) } else { None }).collect();
+        inputs.sort();
+        inputs.dedup();
+        inputs.into_iter().map(size).sum::<usize>().max(size(k.out))
     }
 
     pub fn buffer(&self, id: BufferId) -> &Buffer {

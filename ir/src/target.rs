@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn memories_add_up_and_can_be_chosen() {
-        let text = CHIP.to_string() + &memory("tcm", "ram", 16) + &memory("sram", "ram", 64) + &memory("rom", "flash", 9);
+        let text =
+            CHIP.to_string() + &memory("tcm", "ram", 16) + &memory("sram", "ram", 64) + &memory("rom", "flash", 9);
         let chip = Target::parse(&text).unwrap();
         assert_eq!((chip.ram, chip.flash), (Some(80), Some(9)));
         let chosen = chip.with_ram(&["sram".into(), "tcm".into()]).unwrap();

@@ -10,6 +10,7 @@ pub mod fold;
 pub mod integerise;
 pub mod lower;
 pub mod pass;
+pub mod patch;
 pub mod pipeline;
 pub mod single;
 

@@ -1,12 +1,13 @@
 //! `mcc analyze`: what each kernel costs on a target.
 
-use super::args::{ChoiceArgs, IoArg, ModelArgs};
+use super::args::{ChoiceArgs, IoArg, MemoryArgs, ModelArgs};
 use super::compile::totals;
 use super::output;
 use super::requant;
 use mcc::backends::targets;
 use mcc::budget::Budget;
-use mcc::report::{BufferReport, KernelReport, Report};
+use mcc::ir::target::MemoryKind;
+use mcc::report::{BufferReport, KernelReport, MemoryReport, Report};
 use mcc::{Options, Result};
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     choices: ChoiceArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -45,6 +48,8 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
     let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
+    let options = args.memory.choose(options)?;
+    let target = &options.target;
     let model = mcc::Model::load(&args.model.model, &options)?;
     let report = Report { requant: requant::differing(&model)?, ..Report::of(&model.plan()?, target) };
     let over = Budget::of(target).excess(&report);
@@ -62,6 +67,14 @@ pub fn run(args: &Args) -> Result<()> {
         let rows: Vec<Vec<String>> = report.live(peak.index).into_iter().map(memory_row).collect();
         output::print(&output::table(&["offset", "bytes", "what", "live", "from"], &rows))?;
     }
+    if let Some(k) = report.totals.arena_bound_operator_kernel.and_then(|k| report.kernels.get(k)) {
+        output::print(&format!("the largest operator is kernel {}, {} {}\n", k.index, k.op, short(&k.origin)))?;
+    }
+    if !report.memories.is_empty() {
+        output::print("the target's memories:\n")?;
+        let rows: Vec<Vec<String>> = report.memories.iter().map(map_row).collect();
+        output::print(&output::table(&["memory", "kind", "bytes", "arena", "const", "code", "%"], &rows))?;
+    }
     let share = |need: usize, have: Option<usize>, what: &str| {
         have.map(|have| {
             format!("{what} {:.1} % of {} B", 100.0 * need as f64 / have as f64, output::thousands(have as u64))
@@ -77,9 +90,24 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// A memory: its size, and what a model takes of it.
+fn map_row(m: &MemoryReport) -> Vec<String> {
+    let n = |n: usize| output::thousands(n as u64);
+    let used = m.arena_bytes + m.const_bytes + m.code_bytes_estimate;
+    let share = format!("{:.1}", 100.0 * used as f64 / m.bytes.max(1) as f64);
+    let kind = match m.kind {
+        MemoryKind::Ram => "ram",
+        MemoryKind::Flash => "flash",
+        MemoryKind::Code => "code",
+    };
+    let (arena, constants, code) = (n(m.arena_bytes), n(m.const_bytes), n(m.code_bytes_estimate));
+    vec![m.name.clone(), kind.into(), n(m.bytes), arena, constants, code, share]
+}
+
 fn memory_row(b: &BufferReport) -> Vec<String> {
     let live = format!("{}..{}", b.first, b.last);
-    vec![b.offset.to_string(), b.bytes.to_string(), b.kind.to_string(), live, short(&b.origin)]
+    let place = b.memory.as_ref().map_or_else(String::new, |memory| format!("{memory} "));
+    vec![place + &b.offset.to_string(), b.bytes.to_string(), b.kind.to_string(), live, short(&b.origin)]
 }
 
 /// Node names in the width of a column.

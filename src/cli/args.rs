@@ -6,7 +6,7 @@ use mcc::frontend::ImportOptions;
 use mcc::ir::Target;
 use mcc::ir::target::Backend as Family;
 use mcc::passes::Requant;
-use mcc::passes::lower::{Goal, Io};
+use mcc::passes::lower::{Goal, Io, Patch};
 use mcc::{Error, Model, Options, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +39,9 @@ impl ModelArgs {
             io: Io::default(),
             goal: choices.goal(),
             requant: choices.requant(),
+            spread: false,
+            patch: Patch::default(),
+            ram: target.ram,
         }
     }
 
@@ -48,6 +51,35 @@ impl ModelArgs {
     /// Where the model is not supported.
     pub fn load(&self, target: &Target, choices: ChoiceArgs) -> Result<Model> {
         Model::load(&self.model, &self.options(target, choices))
+    }
+}
+
+/// Which memories of the target a plan may use.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct MemoryArgs {
+    /// RAM of the target that arenas may take, in this order: with one name the arena is there, with several it is spread
+    /// over them. By default it is in the first that holds all of it, or spread where none does
+    #[arg(long = "memory", value_name = "NAME,...", value_delimiter = ',')]
+    memories: Vec<String>,
+    /// Whether stages with large tensors are computed in strips of rows: `auto` where the memory is worth it or nothing
+    /// else fits, `off`, or a number of strips for the stage where that saves most
+    #[arg(long, value_name = "STRIPS", value_parser = parse_patch, default_value = "auto", hide_default_value = true)]
+    patch: Patch,
+}
+
+impl MemoryArgs {
+    /// The options with the target's memories as they were asked for.
+    ///
+    /// # Errors
+    /// Where a memory is not the target's.
+    pub fn choose(&self, mut options: Options) -> Result<Options> {
+        if !self.memories.is_empty() {
+            options.target = options.target.with_ram(&self.memories).map_err(|e| Error::Usage(e.to_string()))?;
+            options.spread = self.memories.len() > 1;
+            options.ram = options.target.ram;
+        }
+        options.patch = self.patch;
+        Ok(options)
     }
 }
 
@@ -151,6 +183,15 @@ fn parse_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> 
     Ok((name.to_string(), sizes?))
 }
 
+fn parse_patch(text: &str) -> std::result::Result<Patch, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(Patch::Auto),
+        ("off", _) => Ok(Patch::Off),
+        (_, Ok(strips @ 2..)) => Ok(Patch::Strips(strips)),
+        _ => Err(format!("{text:?} is neither `auto`, `off` nor a number from 2 on")),
+    }
+}
+
 /// Bytes, with K for 1024 and M for 1024 * 1024.
 pub fn parse_bytes(text: &str) -> std::result::Result<usize, String> {
     let (digits, factor) = match text.trim_end_matches(['b', 'B']) {
@@ -173,6 +214,14 @@ mod tests {
         assert_eq!(parse_shape("x=1,3,2"), Ok(("x".into(), vec![1, 3, 2])));
         assert_eq!(parse_shape("x="), Ok(("x".into(), vec![])));
         assert!(parse_dim("batch").is_err() && parse_dim("batch=-1").is_err() && parse_shape("x=1,?").is_err());
+    }
+
+    #[test]
+    fn strips_are_a_number_or_a_word() {
+        assert_eq!(parse_patch("auto"), Ok(Patch::Auto));
+        assert_eq!(parse_patch("off"), Ok(Patch::Off));
+        assert_eq!(parse_patch("4"), Ok(Patch::Strips(4)));
+        assert!(parse_patch("1").is_err() && parse_patch("on").is_err() && parse_patch("-2").is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `mcc compile`: a model becomes C.
 
-use super::args::{ChoiceArgs, IoArg, ModelArgs, c_target, parse_bytes};
+use super::args::{ChoiceArgs, IoArg, MemoryArgs, ModelArgs, c_target, parse_bytes};
 use super::output::{self, Written};
 use super::requant;
 use mcc::backends::c::CSource;
@@ -25,6 +25,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     choices: ChoiceArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Chip, core or `generic-c`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -87,6 +89,9 @@ pub fn run(args: &Args) -> Result<()> {
         pipeline::find(name)?;
     }
     let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
+    let mut options = args.memory.choose(options)?;
+    options.ram = args.ram.or(options.ram);
+    let target = &options.target;
     let graph = mcc::text_file::load(&args.model.model, &options.import)?;
     let mut files = Vec::new();
     if let Some(folder) = &args.dump_passes {

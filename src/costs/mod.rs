@@ -16,7 +16,7 @@ use mcc_ir::catalogue::{Implementation, KernelSpec, NEST};
 use mcc_ir::costs::{CYCLES, Code, CostTable, Work};
 use mcc_ir::graph::Def;
 use mcc_ir::{Graph, Op, Target, Tensor, ops, text};
-use mcc_passes::lower::{Goal, Io, Options, lower};
+use mcc_passes::lower::{Goal, Options, lower};
 use std::path::Path;
 
 /// Reads layers: graphs of one operator each, one after the other.
@@ -74,7 +74,7 @@ pub fn sources(layers: &[Graph], target: &Target) -> Result<Vec<(String, &'stati
     for layer in layers {
         let nothing: [&[Implementation]; 1] = [&[]];
         for catalogue in c::CATALOGUE.chunks(1).chain(nothing) {
-            let plan = lower(layer, &only, catalogue, Options { io: Io::Arena, goal: Goal::Time })?;
+            let plan = lower(layer, &only, catalogue, Options { goal: Goal::Time, ..Options::default() })?;
             let implementation = plan.kernels[0].implementation;
             if plan.kernels.len() == 1 && implementation == catalogue.first().map_or(NEST, |entry| entry.id) {
                 let name = format!("l{}", all.len());

@@ -52,8 +52,23 @@ pub struct Array {
     pub definition: String,
 }
 
-/// Defines an array of a tensor's elements under `name`. An empty tensor keeps one element, as C has no empty arrays.
-pub fn array(name: &str, tensor: &Tensor, alignment: usize, origin: &str) -> Array {
+/// The macro that says where a model's constants are placed.
+pub fn section(model: &str) -> String {
+    format!("{}_CONST_SECTION", model.to_uppercase())
+}
+
+/// Its definition, for those who have not given one.
+pub fn section_macro(model: &str) -> String {
+    let section = section(model);
+    format!(
+        "\n/* Stands before every constant array. Define it to place them, such as\n \
+         * -D'{section}=__attribute__((section(\".weights\")))'. */\n#ifndef {section}\n#define {section}\n#endif\n"
+    )
+}
+
+/// Defines an array of a tensor's elements under `name`, behind the macro `section`. An empty tensor keeps one element, as
+/// C has no empty arrays.
+pub fn array(section: &str, name: &str, tensor: &Tensor, alignment: usize, origin: &str) -> Array {
     let dtype = tensor.dtype();
     // Infinities and NaNs have no constant expression: then the bits are stored.
     let finite: Option<Vec<String>> = match dtype {
@@ -74,7 +89,7 @@ pub fn array(name: &str, tensor: &Tensor, alignment: usize, origin: &str) -> Arr
     }
     let mut w = Writer::default();
     w.line(format!("/* {origin}: {} */", tensor.ty()));
-    w.line(format!("_Alignas({alignment}) static const {ty} {name}[{}] = {{", elements.len()));
+    w.line(format!("{section} _Alignas({alignment}) static const {ty} {name}[{}] = {{", elements.len()));
     let mut line = String::from("   ");
     for e in elements {
         if line.len() + e.len() + 2 > 120 {
@@ -124,10 +139,13 @@ mod tests {
     #[test]
     fn arrays_hold_what_c_cannot_spell() {
         let t = Tensor::new([2], &[f32::INFINITY, 1.0]);
-        let a = array("m_c0", &t, 4, "w");
-        assert!(a.definition.contains("uint32_t m_c0[2]") && a.definition.contains("2139095040u, 1065353216u,"));
+        let a = array("S", "m_c0", &t, 4, "w");
+        assert!(
+            a.definition.contains("S _Alignas(4) static const uint32_t m_c0[2]")
+                && a.definition.contains("2139095040u, 1065353216u,")
+        );
         assert_eq!(a.pointer, "((const float *)(const void *)m_c0)");
-        assert!(array("m_c0", &Tensor::new([1], &[i32::MIN]), 4, "w").definition.contains("INT32_MIN"));
-        assert!(array("m_c0", &Tensor::new::<i8>([0], &[]), 4, "w").definition.contains("m_c0[1] = {"));
+        assert!(array("S", "m_c0", &Tensor::new([1], &[i32::MIN]), 4, "w").definition.contains("INT32_MIN"));
+        assert!(array("S", "m_c0", &Tensor::new::<i8>([0], &[]), 4, "w").definition.contains("m_c0[1] = {"));
     }
 }

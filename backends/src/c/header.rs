@@ -6,9 +6,31 @@ use super::writer::Writer;
 use mcc_ir::plan::{Plan, PlanPort};
 use mcc_ir::{DType, Target};
 
+/// The memory's name as a part of an identifier.
+fn of_memory(plan: &Plan, arena: usize) -> String {
+    let memory = plan.arenas[arena].memory.as_deref();
+    memory.map_or_else(|| arena.to_string(), |name| name.replace('-', "_"))
+}
+
+/// The run function's argument for an arena: `arena` where there is one, else with the name of its memory.
+pub fn arena(plan: &Plan, arena: usize) -> String {
+    if plan.arenas.len() == 1 { "arena".into() } else { format!("arena_{}", of_memory(plan, arena)) }
+}
+
+/// The variable that points to an arena's first byte.
+pub fn base(plan: &Plan, arena: usize) -> String {
+    if plan.arenas.len() == 1 { "base".into() } else { format!("base_{}", of_memory(plan, arena)) }
+}
+
+/// The arena of an offset, and bytes from its start.
+pub fn place(plan: &Plan, offset: usize) -> (usize, usize) {
+    let arena = plan.arena_at(offset);
+    (arena, offset - plan.arenas[arena].start)
+}
+
 /// `int NAME_run(void *arena, ...)`.
 pub fn prototype(plan: &Plan, name: &str) -> String {
-    let mut params = vec!["void *arena".to_string()];
+    let mut params: Vec<String> = (0..plan.arenas.len()).map(|i| format!("void *{}", arena(plan, i))).collect();
     params.extend(plan.inputs.iter().enumerate().map(|(i, p)| format!("const {} *input_{i}", c_type(p.ty.dtype))));
     params.extend(plan.outputs.iter().enumerate().map(|(i, p)| format!("{} *output_{i}", c_type(p.ty.dtype))));
     format!("int {name}_run({})", params.join(", "))
@@ -23,16 +45,14 @@ pub fn print(plan: &Plan, target: &Target, name: &str) -> String {
     w.line("");
     w.line("#include <stdint.h>");
     w.line("");
-    w.line("/* The caller's working memory, and how its start must be aligned. */");
-    w.line(format!("#define {up}_ARENA_BYTES {}", plan.arena_bytes));
-    w.line(format!("#define {up}_ARENA_ALIGNMENT {}", plan.alignment));
+    arenas(w, plan, target, &up);
     w.line("");
     w.line(format!("#define {up}_NUM_INPUTS {}", plan.inputs.len()));
     w.line(format!("#define {up}_NUM_OUTPUTS {}", plan.outputs.len()));
     for (kind, ports) in [("INPUT", &plan.inputs), ("OUTPUT", &plan.outputs)] {
         for (i, p) in ports.iter().enumerate() {
             w.line("");
-            port(w, plan, &format!("{up}_{kind}_{i}"), p);
+            port(w, plan, &up, &format!("{kind}_{i}"), p);
         }
     }
     w.line("");
@@ -51,7 +71,12 @@ pub fn print(plan: &Plan, target: &Target, name: &str) -> String {
     w.line("");
     w.line("/* Computes the outputs and returns 0. Tensors are dense, the last dimension innermost.");
     if in_arena(&plan.inputs) || in_arena(&plan.outputs) {
-        w.line(" * Inputs and outputs live in the arena: pass arena + offset. The run may overwrite an input.");
+        if plan.arenas.len() > 1 {
+            w.line(" * Each input and output lives in one of the arenas, named beside its offset: pass arena + offset. The run");
+            w.line(" * may overwrite an input.");
+        } else {
+            w.line(" * Inputs and outputs live in the arena: pass arena + offset. The run may overwrite an input.");
+        }
     } else {
         w.line(
             " * Inputs and outputs live outside the arena, aligned for their types and apart; inputs stay as they are.",
@@ -68,7 +93,32 @@ pub fn print(plan: &Plan, target: &Target, name: &str) -> String {
     std::mem::take(w).finish()
 }
 
-fn port(w: &mut Writer, plan: &Plan, prefix: &str, p: &PlanPort) {
+/// Sizes, alignment and sections of the arenas.
+fn arenas(w: &mut Writer, plan: &Plan, target: &Target, up: &str) {
+    let several = plan.arenas.len() > 1;
+    if several {
+        w.line("/* The caller's working memory: one piece in each of these memories of the target, and how its start must be");
+        w.line(" * aligned. A section is where a linker script usually puts objects for that memory. */");
+    } else if plan.arenas[0].memory.is_some() {
+        w.line("/* The caller's working memory, how its start must be aligned, and the linker section of the fastest memory");
+        w.line(" * that holds it, where that is not the usual one. */");
+    } else {
+        w.line("/* The caller's working memory, and how its start must be aligned. */");
+    }
+    for (i, piece) in plan.arenas.iter().enumerate() {
+        let prefix =
+            if several { format!("{up}_ARENA_{}", of_memory(plan, i).to_uppercase()) } else { format!("{up}_ARENA") };
+        w.line(format!("#define {prefix}_BYTES {}", plan.bytes_of_arena(i)));
+        let memory = target.memories.iter().find(|m| Some(m.name.as_str()) == piece.memory.as_deref());
+        if let Some(m) = memory.filter(|m| !m.section.is_empty()) {
+            w.line(format!("#define {prefix}_SECTION {} /* {} */", names::string(&m.section), m.name));
+        }
+    }
+    w.line(format!("#define {up}_ARENA_ALIGNMENT {}", plan.alignment));
+}
+
+fn port(w: &mut Writer, plan: &Plan, up: &str, which: &str, p: &PlanPort) {
+    let prefix = format!("{up}_{which}");
     let note = match p.ty.dtype {
         DType::Bool => " (0 or 1)",
         DType::F16 => " (bits of an IEEE half-precision number)",
@@ -85,7 +135,13 @@ fn port(w: &mut Writer, plan: &Plan, prefix: &str, p: &PlanPort) {
     }
     w.line(format!("#define {prefix}_BYTES {}", p.ty.bytes()));
     if let Some(at) = plan.buffer(p.buffer).offset {
-        w.line(format!("#define {prefix}_OFFSET {at}"));
+        let (arena, at) = place(plan, at);
+        if plan.arenas.len() > 1 {
+            let note = format!("/* in arena_{} */", of_memory(plan, arena));
+            w.line(format!("#define {prefix}_OFFSET {at} {note}"));
+        } else {
+            w.line(format!("#define {prefix}_OFFSET {at}"));
+        }
     }
     if let Some(q) = p.quant {
         if let Some(scale) = float(q.scale.0) {

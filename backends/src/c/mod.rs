@@ -21,6 +21,7 @@ mod nest;
 mod pairs;
 mod quads;
 mod scalars;
+mod sharing;
 mod winograd;
 mod writer;
 
@@ -32,6 +33,7 @@ use mcc_ir::catalogue::{KernelSpec, NEST};
 use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Overlap, Plan, PlanPort};
 use mcc_ir::target::Feature;
 use mcc_ir::{DType, Target};
+use sharing::{Sharing, Slot};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use writer::Writer;
@@ -70,7 +72,7 @@ pub struct CPort {
     /// The C type of an element.
     pub c_type: &'static str,
     pub bytes: usize,
-    /// Its place in the arena; `None` where the caller keeps it outside.
+    /// Bytes from the start of the first arena, all arenas in a row; `None` where the caller keeps it outside.
     pub offset: Option<usize>,
 }
 
@@ -82,7 +84,10 @@ pub struct CSource {
     pub source: String,
     /// The text of `NAME.h`.
     pub header: String,
+    /// Bytes of all arenas.
     pub arena_bytes: usize,
+    /// Where each arena begins, all in a row, in the order of the run function's arguments.
+    pub arenas: Vec<usize>,
     pub alignment: usize,
     pub inputs: Vec<CPort>,
     pub outputs: Vec<CPort>,
@@ -104,6 +109,8 @@ pub fn emit(plan: &Plan, target: &Target, options: &COptions) -> Result<CSource,
         arrays: String::new(),
         array_of: HashMap::new(),
         pointer_of: HashMap::new(),
+        sharing: Sharing::of(plan),
+        function_of: HashMap::new(),
         waiting: HashMap::new(),
     };
     let mut functions = String::new();
@@ -129,6 +136,9 @@ pub fn emit(plan: &Plan, target: &Target, options: &COptions) -> Result<CSource,
         names::comment(&target.name),
         env!("CARGO_PKG_VERSION")
     );
+    if !emitter.arrays.is_empty() {
+        source.push_str(&consts::section_macro(name));
+    }
     source.push_str(&emitter.helpers.text());
     source.push('\n');
     source.push_str(&emitter.arrays);
@@ -139,6 +149,7 @@ pub fn emit(plan: &Plan, target: &Target, options: &COptions) -> Result<CSource,
         header: header::print(plan, target, name),
         source,
         arena_bytes: plan.arena_bytes,
+        arenas: plan.arenas.iter().map(|a| a.start).collect(),
         alignment: plan.alignment,
         inputs: plan.inputs.iter().map(port).collect(),
         outputs: plan.outputs.iter().map(port).collect(),
@@ -155,6 +166,9 @@ struct Emitter<'a> {
     array_of: HashMap<(DType, Vec<u8>), String>,
     /// The pointer to a constant's array.
     pointer_of: HashMap<ConstId, String>,
+    sharing: Sharing,
+    /// Names of functions by their text without the name: kernels on equal shapes and constants share one.
+    function_of: HashMap<String, String>,
     /// Definitions of arrays that no kernel has used yet, by pointer.
     waiting: HashMap<String, String>,
 }
@@ -170,18 +184,21 @@ impl Emitter<'_> {
     fn run_head(&self, w: &mut Writer) {
         let up = self.name.to_uppercase();
         w.open(header::prototype(self.plan, self.name));
-        if self.plan.arena_bytes > 0 {
-            w.open(format!("if (arena == NULL || (uintptr_t)arena % {}u != 0u)", self.plan.alignment));
-            w.line(format!("return {up}_BAD_ARENA;"));
-            w.close();
-            w.line("uint8_t *const base = (uint8_t *)arena;");
-        } else {
-            w.line("(void)arena;");
+        for i in 0..self.plan.arenas.len() {
+            let (arena, base) = (header::arena(self.plan, i), header::base(self.plan, i));
+            if self.plan.bytes_of_arena(i) > 0 {
+                w.open(format!("if ({arena} == NULL || (uintptr_t){arena} % {}u != 0u)", self.plan.alignment));
+                w.line(format!("return {up}_BAD_ARENA;"));
+                w.close();
+                w.line(format!("uint8_t *const {base} = (uint8_t *){arena};"));
+            } else {
+                w.line(format!("(void){arena};"));
+            }
         }
         for (kind, ports) in [("input", &self.plan.inputs), ("output", &self.plan.outputs)] {
             for (i, port) in ports.iter().enumerate() {
                 let wrong = match self.plan.buffer(port.buffer).offset {
-                    Some(at) => format!("(const void *){kind}_{i} != (const void *)(base + {at})"),
+                    Some(at) => format!("(const void *){kind}_{i} != (const void *)({})", self.address(at)),
                     None => format!("{kind}_{i} == NULL"),
                 };
                 w.open(format!("if ({wrong})"));
@@ -215,7 +232,7 @@ impl Emitter<'_> {
                 Arg::Buffer(b) => {
                     let name = arg_name(k, j);
                     let ty = consts::c_type(k.arg_types[j].dtype);
-                    let declaration = format!("const {ty} *{}{name}", self.restrict(k, *b));
+                    let declaration = format!("const {ty} *{}{name}", self.sharing.restrict(i, Slot::Arg(j)));
                     params.push(Some(Param { declaration, value: self.buffer(*b, "const ", ty) }));
                     expressions.push(name);
                 }
@@ -263,16 +280,21 @@ impl Emitter<'_> {
         let mut pass: Vec<Param> =
             params.into_iter().enumerate().filter(|(j, _)| used.contains(j)).filter_map(|(_, p)| p).collect();
         if let Some(scratch) = k.scratch.filter(|_| body.contains("scratch")) {
-            let declaration = format!("void *{}scratch", self.restrict(k, scratch));
+            let declaration = format!("void *{}scratch", self.sharing.restrict(i, Slot::Scratch));
             pass.push(Param { declaration, value: self.buffer(scratch, "", "void") });
         }
         let ty = consts::c_type(k.out_type.dtype);
         pass.push(Param {
-            declaration: format!("{ty} *{}out", self.restrict(k, k.out)),
+            declaration: format!("{ty} *{}out", self.sharing.restrict(i, Slot::Out)),
             value: self.buffer(k.out, "", ty),
         });
         let declarations: Vec<&str> = pass.iter().map(|p| p.declaration.as_str()).collect();
         let values: Vec<&str> = pass.iter().map(|p| p.value.as_str()).collect();
+        let key = format!("{inner}\n({})\n{body}", declarations.join(", ")).replace(&function, "");
+        if let Some(same) = self.function_of.get(&key) {
+            return Ok(format!("{same}({});", values.join(", ")));
+        }
+        self.function_of.insert(key, function.clone());
         functions.push_str(&inner);
         self.comment(k, functions);
         let _ = writeln!(functions, "static void {function}({}) {{", declarations.join(", "));
@@ -337,24 +359,6 @@ impl Emitter<'_> {
         EmitError::Implementation { kernel: i, id: k.implementation.into(), target: self.target.name.clone() }
     }
 
-    /// `restrict ` for the pointer to a buffer of a kernel, unless the buffer shares memory that the kernel writes.
-    fn restrict(&self, k: &Kernel, b: BufferId) -> &'static str {
-        let written = [Some(k.out), k.scratch];
-        let others = k.args.iter().filter_map(|a| match a {
-            Arg::Buffer(other) if written.contains(&Some(b)) => Some(*other),
-            _ => None,
-        });
-        let own = self.plan.buffer(b);
-        let shared = others.chain(written.into_iter().flatten()).filter(|other| *other != b).any(|other| {
-            let other = self.plan.buffer(other);
-            match (own.offset, other.offset) {
-                (Some(a), Some(b)) => a < b + other.bytes && b < a + own.bytes,
-                _ => false,
-            }
-        });
-        if shared { "" } else { "restrict " }
-    }
-
     /// Whether an argument lies at a multiple of 4: all but what the caller keeps.
     fn aligned(&self, arg: &Arg) -> bool {
         match arg {
@@ -365,12 +369,18 @@ impl Emitter<'_> {
         }
     }
 
+    /// The address of an offset, as a sum.
+    fn address(&self, offset: usize) -> String {
+        let (arena, at) = header::place(self.plan, offset);
+        format!("{} + {at}", header::base(self.plan, arena))
+    }
+
     /// A buffer's address as a pointer of a type.
     fn buffer(&self, b: BufferId, qualifier: &str, ty: &str) -> String {
         if let Some(at) = self.plan.buffer(b).offset {
             let cast = if ty == "void" { String::new() } else { format!("({qualifier}{ty} *)") };
             let via = if ty == "void" || ty == "uint8_t" { "" } else { "(void *)" };
-            return format!("{cast}{via}(base + {at})");
+            return format!("{cast}{via}({})", self.address(at));
         }
         let position = |ports: &[PlanPort]| ports.iter().position(|p| p.buffer == b);
         match (position(&self.plan.inputs), position(&self.plan.outputs)) {
@@ -393,7 +403,8 @@ impl Emitter<'_> {
             None => {
                 let name = format!("{}_c{}", self.name, self.array_of.len());
                 let origin: Vec<String> = constant.origin.iter().map(|n| names::comment(n)).collect();
-                let array = consts::array(&name, &packed, self.plan.alignment.max(4), &origin.join(", "));
+                let section = consts::section(self.name);
+                let array = consts::array(&section, &name, &packed, self.plan.alignment.max(4), &origin.join(", "));
                 self.waiting.insert(array.pointer.clone(), array.definition);
                 self.array_of.insert(key, array.pointer.clone());
                 array.pointer

@@ -78,7 +78,7 @@ pub fn single(op: Op, inputs: &[(Tensor, bool)]) -> (Graph, Vec<Tensor>) {
 
 /// Emits a graph for a target with a catalogue.
 pub fn compile(g: &Graph, target: &str, catalogue: &[Implementation], io: Io) -> CSource {
-    compile_as("m", g, target, catalogue, Options { io, goal: Goal::Time })
+    compile_as("m", g, target, catalogue, Options { io, goal: Goal::Time, ..Options::default() })
 }
 
 /// Emits a graph under a name.

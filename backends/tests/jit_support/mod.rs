@@ -5,7 +5,7 @@ use mcc_ir::catalogue::{Implementation, KernelSpec, NEST};
 use mcc_ir::graph::origin;
 use mcc_ir::nest::Nest;
 use mcc_ir::packing::Packing;
-use mcc_ir::plan::{Arg, Bounds, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanConst, PlanPort};
+use mcc_ir::plan::{Arena, Arg, Bounds, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanConst, PlanPort};
 use mcc_ir::{DType, Op, Target, Tensor, TensorType, ops};
 
 /// An operand of the one kernel.
@@ -37,6 +37,7 @@ pub fn nest_plan(op: &Op, operands: &[Operand], nest: Nest, inside: bool) -> Pla
         inputs: vec![],
         outputs: vec![],
         arena_bytes: 0,
+        arenas: Arena::whole(),
         alignment: 64,
         bounds: Bounds::default(),
     };
@@ -79,12 +80,21 @@ pub fn add_buffer(plan: &mut Plan, kind: BufferKind, bytes: usize, inside: bool)
     if let Some(at) = offset {
         plan.arena_bytes = at + bytes;
     }
-    plan.buffers.push(Buffer { kind, bytes, offset, first: 0, last: 0, over: None, origin: origin("buffer") });
+    plan.buffers.push(Buffer {
+        kind,
+        bytes,
+        offset,
+        first: 0,
+        last: 0,
+        over: None,
+        within: None,
+        origin: origin("buffer"),
+    });
     BufferId(plan.buffers.len() as u32 - 1)
 }
 
 fn add_const(plan: &mut Plan, tensor: &Tensor, packing: Packing) -> ConstId {
-    plan.consts.push(PlanConst { tensor: tensor.clone(), packing, origin: origin("const") });
+    plan.consts.push(PlanConst { tensor: tensor.clone(), packing, memory: None, origin: origin("const") });
     ConstId(plan.consts.len() as u32 - 1)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! `{}` prints buffers, constants and kernels; `{:#}` prints each kernel's loop nest below it as well.
 
-use super::{Arg, Buffer, BufferKind, Kernel, Over, Overlap, Plan, PlanPort};
+use super::{Arg, Buffer, BufferKind, Kernel, Over, Overlap, Plan, PlanPort, Within};
 use crate::packing::Packing;
 use crate::text::{op_text, origin_text, quant_text, quoted};
 use std::fmt::{self, Display, Formatter, Write};
@@ -17,6 +17,11 @@ impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "plan @{} {{", quoted(&self.name))?;
         writeln!(f, "    arena {} bytes, alignment {}", self.arena_bytes, self.alignment)?;
+        for (i, arena) in self.arenas.iter().enumerate() {
+            if let Some(memory) = &arena.memory {
+                writeln!(f, "    arena {i} in {memory}: {} bytes from {}", self.bytes_of_arena(i), arena.start)?;
+            }
+        }
         writeln!(f, "    bounds live {} bytes, operator {} bytes", self.bounds.live, self.bounds.operator)?;
         self.inputs.iter().try_for_each(|p| port(f, "input", p))?;
         self.outputs.iter().try_for_each(|p| port(f, "output", p))?;
@@ -26,6 +31,9 @@ impl Display for Plan {
         for (i, c) in self.consts.iter().enumerate() {
             let (ty, packed) = (c.tensor.ty(), c.packing.packed_type(c.tensor.ty()));
             write!(f, "    k{i}: {ty}{} sha256:{}", origin_text(&c.origin), &c.tensor.sha256()[..16])?;
+            if let Some(memory) = &c.memory {
+                write!(f, " in {memory}")?;
+            }
             match &c.packing {
                 Packing::None => writeln!(f)?,
                 Packing::Permute(perm) => writeln!(f, " permute{perm:?} {packed}")?,
@@ -71,6 +79,9 @@ fn buffer_text(b: &Buffer) -> String {
             Overlap::Behind(lead) => write!(s, ", {lead} behind {donor}"),
         }
         .expect("a string takes all");
+    }
+    if let Some(Within { whole, at }) = b.within {
+        write!(s, ", {whole} from {at} on").expect("a string takes all");
     }
     s + &origin_text(&b.origin)
 }

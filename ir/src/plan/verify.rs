@@ -3,7 +3,7 @@
 //! Left unchecked, beside what [`crate::nest::verify`] leaves: that an implementation of the catalogue computes what the
 //! loop nest says, also over its argument (tests of each implementation show it), and that the packing is the one it wants.
 
-use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanPort};
+use super::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanPort, Within};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nest;
@@ -14,9 +14,11 @@ use crate::types::TensorType;
 /// Checks a plan.
 ///
 /// - Every id is in range, every kernel has one type an argument, and types fit the buffers and constants behind them.
-/// - Buffers lie aligned inside the arena. Two buffers that are live at one time do not overlap, except that one may
-///   lie [over](Buffer::over) the other in the kernel where that one dies, in place or far enough ahead of or behind it.
-/// - Every buffer is filled before it is read, and live wherever it is used; outputs stay live to the end.
+/// - Arenas follow one another, and buffers lie aligned inside one of them. Two buffers that are live at one time do not
+///   overlap, except that one may lie [over](Buffer::over) the other in the kernel where that one dies, in place or far
+///   enough ahead of or behind it, and that [parts](Buffer::within) of one buffer are where they are.
+/// - Every byte is filled once and before it is read, buffers are live wherever they are used, and what is read of a part's
+///   memory has lived on since it was filled; outputs stay live to the end.
 /// - Each operator infers the output type from the argument types, and each loop nest has those types and is
 ///   [itself sound](crate::nest::verify).
 ///
@@ -24,6 +26,7 @@ use crate::types::TensorType;
 /// [`Error::Verify`] with every fault found.
 pub fn verify(plan: &Plan) -> Result<()> {
     let mut v = Verifier { plan, faults: vec![] };
+    v.arenas();
     v.buffers();
     v.constants();
     for (at, kernel) in plan.kernels.iter().enumerate() {
@@ -87,6 +90,18 @@ impl<'a> Verifier<'a> {
         self.plan.kernels.len().saturating_sub(1)
     }
 
+    fn arenas(&mut self) {
+        let plan = self.plan;
+        self.check(plan.arenas.first().is_some_and(|a| a.start == 0), || "no arena begins at 0".into());
+        for (i, arena) in plan.arenas.iter().enumerate() {
+            let after = i == 0 || plan.arenas[i - 1].start < arena.start;
+            self.check(
+                after && arena.start <= plan.arena_bytes && arena.start.is_multiple_of(plan.alignment.max(1)),
+                || format!("arena {i} cannot begin at {}", arena.start),
+            );
+        }
+    }
+
     fn buffers(&mut self) {
         let (plan, end) = (self.plan, self.end());
         let alignment = plan.alignment;
@@ -104,6 +119,8 @@ impl<'a> Verifier<'a> {
                     self.check(at.checked_add(b.bytes).is_some_and(|top| top <= plan.arena_bytes), || {
                         format!("{id} ({} bytes at {at}) leaves the arena of {} bytes", b.bytes, plan.arena_bytes)
                     });
+                    let cut = plan.arenas.iter().any(|a| at < a.start && a.start < at.saturating_add(b.bytes));
+                    self.check(!cut, || format!("{id} ({} bytes at {at}) lies in two arenas", b.bytes));
                 }
                 None => self.check(matches!(b.kind, BufferKind::Input(_) | BufferKind::Output(_)), || {
                     format!("{id} is outside the arena, but neither input nor output")
@@ -112,8 +129,22 @@ impl<'a> Verifier<'a> {
             if let Some(over) = b.over {
                 self.over(id, b, over);
             }
+            if let Some(within) = b.within {
+                self.within(id, b, within);
+            }
         }
         self.overlaps();
+    }
+
+    fn within(&mut self, id: BufferId, b: &Buffer, Within { whole: whole_id, at }: Within) {
+        let Some(whole) = self.buffer(whole_id, &format!("{id} within another")) else { return };
+        let inside = at.checked_add(b.bytes).is_some_and(|end| end <= whole.bytes);
+        self.check(inside, || format!("{id} ({} bytes at {at}) leaves {whole_id} of {} bytes", b.bytes, whole.bytes));
+        let placed = whole.offset.is_some_and(|start| b.offset == start.checked_add(at));
+        self.check(placed, || format!("{id} is not {at} bytes into {whole_id}"));
+        let (root, _) = self.plan.root(id);
+        self.check(self.plan.buffer(root).within.is_none(), || format!("{id} is a part of itself"));
+        self.check(b.kind == BufferKind::Value, || format!("{id} is a part, but {:?}", b.kind));
     }
 
     fn over(&mut self, id: BufferId, b: &Buffer, Over { donor: donor_id, how }: Over) {
@@ -158,7 +189,8 @@ impl<'a> Verifier<'a> {
                 let takes_over = |new: &Buffer, old: &Buffer, id: BufferId| {
                     new.over.is_some_and(|o| o.donor == id) && old.last == new.first
                 };
-                if together && !apart && !takes_over(a, b, idb) && !takes_over(b, a, ida) {
+                let one = (a.within.is_some() || b.within.is_some()) && self.plan.root(ida).0 == self.plan.root(idb).0;
+                if together && !apart && !one && !takes_over(a, b, idb) && !takes_over(b, a, ida) {
                     self.faults.push(format!("{ida} and {idb} are live together and overlap"));
                 }
             }
@@ -265,11 +297,15 @@ impl<'a> Verifier<'a> {
     /// Replays the schedule.
     fn data_flow(&mut self) {
         let plan = self.plan;
-        let mut filled: Vec<bool> = plan.buffers.iter().map(|b| matches!(b.kind, BufferKind::Input(_))).collect();
+        // By root buffer: the pieces of its memory that are filled, and by which buffer.
+        let mut filled: Vec<Vec<(usize, usize, BufferId)>> = plan.buffers.iter().map(|_| vec![]).collect();
         for (i, b) in plan.buffers.iter().enumerate() {
             self.check(!matches!(b.kind, BufferKind::Input(_)) || b.first == 0, || {
                 format!("b{i} is an input, but not live before kernel {}", b.first)
             });
+            if matches!(b.kind, BufferKind::Input(_)) {
+                filled[i].push((0, b.bytes, BufferId(i as u32)));
+            }
         }
         for (at, k) in plan.kernels.iter().enumerate() {
             let user = name(at, k);
@@ -277,7 +313,7 @@ impl<'a> Verifier<'a> {
             for arg in &k.args {
                 let Arg::Buffer(id) = *arg else { continue };
                 let Some(b) = plan.buffers.get(id.index()) else { continue };
-                self.check(filled[id.index()], || format!("{user}: reads {id} before anything fills it"));
+                self.reads_filled(id, b, &filled, &user);
                 self.check(live(b), || format!("{user}: reads {id}, which is live {}..={}", b.first, b.last));
                 self.check(k.out != id, || format!("{user}: reads its own output {id}"));
             }
@@ -286,14 +322,39 @@ impl<'a> Verifier<'a> {
             self.check(matches!(out.kind, BufferKind::Value | BufferKind::Output(_)), || {
                 format!("{user}: writes {}, which holds no result", k.out)
             });
-            self.check(!filled[k.out.index()], || format!("{user}: fills {} a second time", k.out));
-            filled[k.out.index()] = true;
+            let (root, from) = plan.root(k.out);
+            let Some(pieces) = filled.get_mut(root.index()) else { continue };
+            let (from, to) = (from, from.saturating_add(out.bytes));
+            let fresh = pieces.iter().all(|(start, end, _)| *end <= from || to <= *start);
+            pieces.push((from, to, k.out));
+            self.check(fresh, || format!("{user}: fills {} a second time", k.out));
         }
         for port in &plan.outputs {
-            if let Some(false) = filled.get(port.buffer.index()) {
-                self.fault(format!("output {}: nothing fills {}", port.name, port.buffer));
+            if let Some(b) = plan.buffers.get(port.buffer.index()) {
+                self.reads_filled(port.buffer, b, &filled, &format!("output {}", port.name));
             }
         }
+    }
+
+    /// Whether all bytes of a buffer are filled, and still there.
+    fn reads_filled(&mut self, id: BufferId, b: &Buffer, filled: &[Vec<(usize, usize, BufferId)>], user: &str) {
+        let (root, from) = self.plan.root(id);
+        let to = from.saturating_add(b.bytes);
+        let Some(pieces) = filled.get(root.index()) else { return };
+        let mut pieces: Vec<_> = pieces.iter().filter(|(start, end, _)| *start < to && from < *end).collect();
+        pieces.sort_unstable();
+        let mut reached = from;
+        for (start, end, by) in pieces {
+            if *start > reached {
+                break;
+            }
+            reached = reached.max(*end);
+            let writer = self.plan.buffer(*by);
+            self.check(b.first <= writer.last.saturating_add(1), || {
+                format!("{user}: reads {id}, live from {} on, of {by} that dies in kernel {}", b.first, writer.last)
+            });
+        }
+        self.check(reached >= to, || format!("{user}: reads {id} before anything fills it"));
     }
 
     fn ports(&mut self) {

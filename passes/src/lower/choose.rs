@@ -21,7 +21,7 @@ pub struct Candidate {
     /// Estimated cycles.
     pub cycles: f64,
     /// Bytes of its constants and its own code.
-    bytes: f64,
+    pub bytes: f64,
     /// Shared functions and their bytes.
     shared: Vec<(String, f64)>,
 }

@@ -1,12 +1,15 @@
 //! Lowering: a Graph becomes a Plan.
 //!
-//! Every live operator becomes one kernel, except that a reshape only gives its buffer another shape. The cheapest
+//! Every live operator becomes one kernel, except that a reshape only gives its buffer another shape, and that slices and
+//! concatenations which move nothing are parts of buffers. The cheapest
 //! implementation (under a [`Goal`]) of the target's catalogue is chosen for each kernel, constants are packed for it, a schedule is chosen
 //! for a low memory peak, and the buffers get their places in the arena.
 
 pub mod arena;
 mod choose;
+mod patches;
 mod schedule;
+mod views;
 
 use crate::error::{Error, Result};
 use choose::{Candidate, Present, candidates, choose, present, total};
@@ -15,8 +18,10 @@ use mcc_ir::graph::{Def, Graph, Origin, Port, ValueId};
 use mcc_ir::nest::Nest;
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
-use mcc_ir::plan::{Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanConst, PlanPort};
-use mcc_ir::target::Backend;
+use mcc_ir::plan::{
+    Arena, Arg, Buffer, BufferId, BufferKind, ConstId, Kernel, Over, Overlap, Plan, PlanConst, PlanPort,
+};
+use mcc_ir::target::{Backend, Memory, MemoryKind};
 use mcc_ir::types::TensorType;
 use mcc_ir::{Target, Tensor, ops};
 use std::collections::{HashMap, HashSet};
@@ -60,6 +65,23 @@ impl Goal {
 pub struct Options {
     pub io: Io,
     pub goal: Goal,
+    /// Whether buffers fill the target's memories one after the other, also where one of them could hold all.
+    pub spread: bool,
+    /// Whether stages with large tensors are computed in strips.
+    pub patch: Patch,
+    /// Bytes that arenas, inputs and outputs may take: a plan that needs more is made in strips, at any price.
+    pub ram: Option<usize>,
+}
+
+/// Whether stages with large tensors are computed strip by strip: see [`crate::patch`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patch {
+    /// Where the memory saved is worth its price in cycles and code, or where nothing else fits.
+    #[default]
+    Auto,
+    Off,
+    /// One stage in so many strips, wherever that saves most memory.
+    Strips(usize),
 }
 
 impl From<Io> for Options {
@@ -78,18 +100,35 @@ pub fn lower(
     catalogue: &[Implementation],
     options: impl Into<Options>,
 ) -> Result<Plan> {
-    let options = options.into();
+    let lowered = patches::lower_in_patches(graph, target, catalogue, options.into())?;
+    mcc_ir::plan::verify::verify(&lowered.plan).map_err(Error::Plan)?;
+    Ok(lowered.plan)
+}
+
+/// A plan, and what patches ask about it.
+#[derive(Clone)]
+struct Lowered {
+    plan: Plan,
+    /// Estimated cycles, with flash at its price.
+    cost: f64,
+    /// The value that each kernel computes; none for a copy.
+    values: Vec<Option<ValueId>>,
+}
+
+/// Lowers a graph as it is.
+fn lower_once(graph: &Graph, target: &Target, catalogue: &[Implementation], options: Options) -> Result<Lowered> {
     let roots = roots(graph);
     let order = schedule::order(graph, &roots);
     let price = options.goal.cycles_per_byte(target);
     let maker = Maker { graph, target, catalogue, roots: &roots };
-    let mut offers = Vec::with_capacity(order.len());
+    let mut offers = HashMap::new();
     for &id in &order {
-        if let Def::Node { op, inputs } = &graph.value(id).def {
-            offers.push(maker.offered(op, inputs, graph.ty(id), &graph.value(id).origin)?);
+        if let Some((op, inputs)) = graph.node(id).filter(|_| !views::moves_nothing(graph, id)) {
+            offers.insert(id, maker.offered(op, inputs, graph.ty(id), &graph.value(id).origin)?);
         }
     }
-    let all: Vec<&[Candidate]> = offers.iter().map(|o| o.candidates.as_slice()).collect();
+    let all: Vec<&[Candidate]> =
+        order.iter().filter_map(|id| offers.get(id)).map(|o| o.candidates.as_slice()).collect();
     let flash_price = flash_price(&all, options.goal, price);
     let present = present(&all, flash_price);
     let attempt = |avoided: &Avoided| {
@@ -99,16 +138,15 @@ pub fn lower(
         }
         lowering.finish()
     };
-    let whole = |(plan, cost): &(Plan, f64)| cost + price * plan.arena_bytes as f64;
+    let whole = |l: &Lowered| l.cost + price * l.plan.arena_bytes as f64;
     let mut avoided = Avoided::new();
     let mut now = attempt(&avoided)?;
     let mut best = now.clone();
     // An implementation's memory counts only where the arena is at its peak: there the next best may be the better one.
-    // Several kernels may have to give way before the peak is lower.
     for _ in 0..if price > 0.0 { PEAK_TRIES } else { 0 } {
         // Where all have been tried, the last one comes again.
-        let Some(k) = now.0.peak_kernel() else { break };
-        if !avoided.insert((k, now.0.kernels[k].implementation)) {
+        let Some(k) = now.plan.peak_kernel() else { break };
+        if !avoided.insert((k, now.plan.kernels[k].implementation)) {
             break;
         }
         now = attempt(&avoided)?;
@@ -116,9 +154,7 @@ pub fn lower(
             best = now.clone();
         }
     }
-    let (plan, _) = best;
-    mcc_ir::plan::verify::verify(&plan).map_err(Error::Plan)?;
-    Ok(plan)
+    Ok(best)
 }
 
 /// What a byte of flash is worth: where speed and memory are to be in balance, no more than one percent of the time for one
@@ -149,6 +185,9 @@ fn roots(graph: &Graph) -> Vec<ValueId> {
     }
     roots
 }
+
+/// What kernels that share their code have in common: operator, types, constants and implementation.
+type CodeKey = (Op, Vec<TensorType>, Vec<Option<ConstId>>, &'static str);
 
 /// What implementations depend on.
 struct Maker<'a> {
@@ -187,7 +226,7 @@ struct Lowering<'a> {
     maker: &'a Maker<'a>,
     options: Options,
     /// The implementations of each kernel, and the shared functions that are there.
-    offers: &'a [Offered],
+    offers: &'a HashMap<ValueId, Offered>,
     present: &'a Present,
     /// Cycles that a byte of flash is worth.
     price: f64,
@@ -201,14 +240,19 @@ struct Lowering<'a> {
     /// How each kernel's implementation may write over argument 0.
     overlaps: Vec<Option<Overlap>>,
     chosen: Vec<Candidate>,
+    /// Kernels that have code already: equal ones share it.
+    coded: HashSet<CodeKey>,
+    values: Vec<Option<ValueId>>,
     inputs: Vec<PlanPort>,
+    /// Buffers that are made of parts, with these.
+    joined: Vec<(BufferId, Vec<BufferId>)>,
 }
 
 impl<'a> Lowering<'a> {
     fn new(
         maker: &'a Maker<'a>,
         options: Options,
-        (offers, present, price): (&'a [Offered], &'a Present, f64),
+        (offers, present, price): (&'a HashMap<ValueId, Offered>, &'a Present, f64),
         avoided: &'a Avoided,
     ) -> Lowering<'a> {
         let graph = maker.graph;
@@ -226,7 +270,10 @@ impl<'a> Lowering<'a> {
             kernels: vec![],
             overlaps: vec![],
             chosen: vec![],
+            coded: HashSet::new(),
+            values: vec![],
             inputs: vec![],
+            joined: vec![],
         };
         for (i, port) in graph.inputs.iter().enumerate() {
             let value = graph.value(port.value);
@@ -239,13 +286,23 @@ impl<'a> Lowering<'a> {
 
     fn buffer(&mut self, kind: BufferKind, bytes: usize, origin: Origin) -> BufferId {
         let now = self.kernels.len();
-        self.buffers.push(Buffer { kind, bytes, offset: None, first: now, last: now, over: None, origin });
+        self.buffers.push(Buffer {
+            kind,
+            bytes,
+            offset: None,
+            first: now,
+            last: now,
+            over: None,
+            within: None,
+            origin,
+        });
         BufferId(self.buffers.len() as u32 - 1)
     }
 
     fn constant(&mut self, tensor: &Tensor, packing: Packing, origin: &Origin) -> ConstId {
         *self.consts_of.entry((tensor.clone(), packing.clone())).or_insert_with(|| {
-            self.consts.push(PlanConst { tensor: tensor.clone(), packing, origin: origin.clone() });
+            let memory = self.maker.target.memories_of(MemoryKind::Flash).next().map(|m| m.name.as_str().into());
+            self.consts.push(PlanConst { tensor: tensor.clone(), packing, memory, origin: origin.clone() });
             ConstId(self.consts.len() as u32 - 1)
         })
     }
@@ -253,29 +310,62 @@ impl<'a> Lowering<'a> {
     fn kernel(&mut self, id: ValueId) -> Result<()> {
         let value = self.maker.graph.value(id);
         let Def::Node { op, inputs } = &value.def else { return Ok(()) };
-        let out = self.emit(op.clone(), inputs, &value.ty, value.origin.clone())?;
+        let out = match self.view(id, op, inputs)? {
+            Some(view) => view,
+            None => self.emit(Some(id), op.clone(), inputs, &value.ty, value.origin.clone())?,
+        };
         self.buffers_of.insert(id, out);
+        self.values.resize(self.kernels.len(), None);
+        if let Some(made) = self.values.last_mut().filter(|_| self.kernels.last().is_some_and(|k| k.out == out)) {
+            *made = Some(id);
+        }
         Ok(())
     }
 
-    /// Adds a kernel that computes `op` on graph values into a new buffer.
-    fn emit(&mut self, op: Op, inputs: &[ValueId], out_type: &TensorType, origin: Origin) -> Result<BufferId> {
+    /// The bytes of a kernel that others have brought already: constants, and the code of an equal one.
+    fn known_bytes(&mut self, kernel: (&Op, &[TensorType], &[Arg]), consts_before: usize, choice: &Candidate) -> f64 {
+        let (op, types, args) = kernel;
+        let constant = |arg: &Arg| match arg {
+            Arg::Const(c) => Some(*c),
+            Arg::Buffer(_) => None,
+        };
+        let key = (op.clone(), types.to_vec(), args.iter().map(constant).collect(), choice.implementation);
+        if !self.coded.insert(key) {
+            return choice.bytes;
+        }
+        let bytes = |c: ConstId| {
+            let c = &self.consts[c.index()];
+            c.packing.packed_type(c.tensor.ty()).bytes()
+        };
+        let known = args.iter().filter_map(constant).filter(|c| c.index() < consts_before);
+        (known.map(bytes).sum::<usize>() as f64).min(choice.bytes)
+    }
+
+    /// Adds a kernel that computes `op` on graph values, as `value` does if given, into a new buffer.
+    fn emit(
+        &mut self,
+        value: Option<ValueId>,
+        op: Op,
+        inputs: &[ValueId],
+        out_type: &TensorType,
+        origin: Origin,
+    ) -> Result<BufferId> {
         let maker = self.maker;
         let graph = maker.graph;
         let arg_types: Vec<TensorType> = inputs.iter().map(|v| graph.ty(*v).clone()).collect();
         let roots: Vec<ValueId> = inputs.iter().map(|v| maker.roots[v.index()]).collect();
         let now = self.kernels.len();
-        // Those beyond copy an input to an output.
-        let Offered { nest, candidates } = match self.offers.get(now) {
+        // Others are copies, and views that no alignment allows.
+        let Offered { nest, candidates } = match value.and_then(|v| self.offers.get(&v)) {
             Some(offered) => offered.clone(),
             None => maker.offered(&op, inputs, out_type, &origin)?,
         };
         let allowed = |id| !self.avoided.contains(&(now, id));
-        let choice = choose(&candidates, allowed, self.present, self.price).clone();
+        let mut choice = choose(&candidates, allowed, self.present, self.price).clone();
         let Candidate { implementation, offer, cycles, .. } = choice.clone();
-        self.chosen.push(choice);
+        let consts_before = self.consts.len();
         let mut args = Vec::with_capacity(inputs.len());
-        for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings) {
+        for ((root, ty), packing) in roots.iter().zip(&arg_types).zip(offer.packings.clone()) {
             args.push(match graph.constant(*root) {
                 Some(t) => {
                     let tensor = t.reshaped(ty.shape.clone());
@@ -284,6 +374,8 @@ impl<'a> Lowering<'a> {
                 None => Arg::Buffer(self.buffers_of[root]),
             });
         }
+        choice.bytes -= self.known_bytes((&op, &arg_types, &args), consts_before, &choice);
+        self.chosen.push(choice);
         let tables = nest.tables.iter().map(|t| self.constant(t, Packing::None, &origin)).collect();
         let scratch =
             (offer.scratch_bytes > 0).then(|| self.buffer(BufferKind::Scratch, offer.scratch_bytes, origin.clone()));
@@ -313,18 +405,25 @@ impl<'a> Lowering<'a> {
     }
 
     /// The plan and its cost.
-    fn finish(mut self) -> Result<(Plan, f64)> {
+    fn finish(mut self) -> Result<Lowered> {
         let mut outputs = Vec::with_capacity(self.maker.graph.outputs.len());
         for (i, port) in self.maker.graph.outputs.iter().enumerate() {
             let ty = self.maker.graph.ty(port.value);
             let root = self.maker.roots[port.value.index()];
             // An output needs a buffer of its own that a kernel fills.
-            let own = self.buffers_of.get(&root).filter(|b| self.buffers[b.index()].kind == BufferKind::Value).copied();
+            let own = self.buffers_of.get(&root).copied().filter(|b| {
+                let b = &self.buffers[b.index()];
+                b.kind == BufferKind::Value && b.within.is_none()
+            });
             let buffer = match own {
                 Some(b) => b,
-                None => {
-                    self.emit(Op::Map(vec![]), &[port.value], ty, self.maker.graph.value(port.value).origin.clone())?
-                }
+                None => self.emit(
+                    None,
+                    Op::Map(vec![]),
+                    &[port.value],
+                    ty,
+                    self.maker.graph.value(port.value).origin.clone(),
+                )?,
             };
             self.buffers[buffer.index()].kind = BufferKind::Output(i);
             outputs.push(plan_port(port, ty, buffer));
@@ -337,6 +436,7 @@ impl<'a> Lowering<'a> {
                 BufferKind::Value | BufferKind::Scratch => {}
             }
         }
+        self.keep_parts(end);
         let mut plan = Plan {
             name: self.maker.graph.name.clone(),
             buffers: self.buffers,
@@ -345,14 +445,16 @@ impl<'a> Lowering<'a> {
             inputs: self.inputs,
             outputs,
             arena_bytes: 0,
+            arenas: Arena::whole(),
             alignment: self.maker.target.alignment,
             bounds: Default::default(),
         };
         share_memory(&mut plan, &self.overlaps, self.options.io == Io::Arena);
-        arena::assign(&mut plan, self.options.io);
+        let ram: Vec<&Memory> = self.maker.target.memories_of(MemoryKind::Ram).collect();
+        arena::assign(&mut plan, self.options.io, &ram, self.options.spread);
+        self.values.resize(plan.kernels.len(), None);
         let (cycles, bytes) = total(self.chosen.iter());
-        let cost = cycles + self.price * bytes;
-        Ok((plan, cost))
+        Ok(Lowered { plan, cost: cycles + self.price * bytes, values: self.values })
     }
 }
 
@@ -362,8 +464,11 @@ fn plan_port(port: &Port, ty: &TensorType, buffer: BufferId) -> PlanPort {
 
 /// Lets kernels write their output over an argument that dies there: in place where each output element needs only that
 /// argument's element at the same place, or as the implementation says of argument 0 (`overlaps`, one a kernel). Inputs
-/// and outputs take part where they live in the arena.
+/// and outputs take part where they live in the arena. Parts of a buffer and what is made of them have their place, and take
+/// over no other.
 fn share_memory(plan: &mut Plan, overlaps: &[Option<Overlap>], ports_in_arena: bool) {
+    let mut placed: Vec<bool> = plan.buffers.iter().map(|b| b.within.is_some()).collect();
+    plan.buffers.iter().filter_map(|b| b.within).for_each(|w| placed[w.whole.index()] = true);
     for (now, kernel) in plan.kernels.iter().enumerate() {
         let out = &plan.buffers[kernel.out.index()];
         if !ports_in_arena && matches!(out.kind, BufferKind::Output(_)) {
@@ -390,6 +495,7 @@ fn share_memory(plan: &mut Plan, overlaps: &[Option<Overlap>], ports_in_arena: b
         let in_place = same_place
             .iter()
             .filter_map(|&i| Some((i, dying(i, &same_place)?)))
+            .filter(|(_, b)| !placed[b.index()] && !placed[kernel.out.index()])
             .find(|&(i, b)| {
                 let bytes = plan.buffers[b.index()].bytes;
                 bytes == out.bytes || promised && i == 0 && bytes > out.bytes

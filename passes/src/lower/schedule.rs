@@ -1,5 +1,6 @@
 //! The order in which kernels run.
 
+use super::views::moves_nothing;
 use mcc_ir::graph::{Def, Graph, ValueId};
 use mcc_ir::op::Op;
 use std::collections::{HashMap, HashSet};
@@ -26,34 +27,56 @@ pub fn order(graph: &Graph, roots: &[ValueId]) -> Vec<ValueId> {
     if flow.peak(&greedy) < flow.peak(&given) { greedy } else { given }
 }
 
+/// For each value, those whose memory holds it: itself, or what a view of others is made of. Constants have none.
+fn sources(graph: &Graph) -> Vec<Vec<ValueId>> {
+    let mut sources: Vec<Vec<ValueId>> = Vec::with_capacity(graph.len());
+    for (id, value) in graph.values() {
+        sources.push(match &value.def {
+            Def::Const(_) => vec![],
+            Def::Node { inputs, .. } if moves_nothing(graph, id) => {
+                let mut all: Vec<ValueId> = inputs.iter().flat_map(|v| sources[v.index()].iter().copied()).collect();
+                all.sort();
+                all.dedup();
+                all
+            }
+            _ => vec![id],
+        });
+    }
+    sources
+}
+
 /// Who reads whose memory.
 struct Flow<'a> {
     graph: &'a Graph,
-    /// Distinct root values that each operator reads, constants left out.
+    /// Distinct values whose memory each operator reads, constants left out.
     reads: HashMap<ValueId, Vec<ValueId>>,
+    /// Operators and inputs of the graph that have to come before each operator.
+    needs: HashMap<ValueId, Vec<ValueId>>,
     readers: HashMap<ValueId, usize>,
     outputs: HashSet<ValueId>,
 }
 
 impl<'a> Flow<'a> {
     fn new(graph: &'a Graph, roots: &[ValueId], order: &[ValueId]) -> Flow<'a> {
-        let mut reads = HashMap::new();
+        let sources = sources(graph);
+        let (mut reads, mut needs) = (HashMap::new(), HashMap::new());
         let mut readers = HashMap::new();
         for &id in order {
             let (_, inputs) = graph.node(id).expect("only operators are scheduled");
-            let mut from: Vec<ValueId> =
-                inputs.iter().map(|v| roots[v.index()]).filter(|v| graph.constant(*v).is_none()).collect();
+            let mut from: Vec<ValueId> = inputs.iter().flat_map(|v| sources[v.index()].iter().copied()).collect();
             from.sort();
             from.dedup();
             from.iter().for_each(|v| *readers.entry(*v).or_insert(0) += 1);
             reads.insert(id, from);
+            let before = inputs.iter().map(|v| roots[v.index()]).filter(|v| graph.constant(*v).is_none());
+            needs.insert(id, before.collect());
         }
-        let outputs = graph.outputs.iter().map(|p| roots[p.value.index()]).collect();
-        Flow { graph, reads, readers, outputs }
+        let outputs = graph.outputs.iter().flat_map(|p| sources[p.value.index()].iter().copied()).collect();
+        Flow { graph, reads, needs, readers, outputs }
     }
 
     fn bytes(&self, v: ValueId) -> i64 {
-        self.graph.ty(v).bytes() as i64
+        if moves_nothing(self.graph, v) { 0 } else { self.graph.ty(v).bytes() as i64 }
     }
 
     /// Bytes that die when `id` has run, given how many readers each value still has.
@@ -82,7 +105,7 @@ impl<'a> Flow<'a> {
         let mut waiting: Vec<ValueId> = given.to_vec();
         let mut order = Vec::with_capacity(given.len());
         while !waiting.is_empty() {
-            let ready = |id: &ValueId| self.reads[id].iter().all(|v| done.contains(v));
+            let ready = |id: &ValueId| self.needs[id].iter().all(|v| done.contains(v));
             let (at, _) = waiting
                 .iter()
                 .enumerate()

@@ -84,7 +84,9 @@ fn model(w: &mut Writer, job: &Job, board: bool) {
         w.close();
     };
     inputs.iter().zip(&c.inputs).for_each(|(place, p)| each(w, "io_read", place, p.bytes));
-    let places = [vec!["arena".to_string()], inputs, outputs.clone()].concat();
+    // Several arenas are pieces of one memory.
+    let arenas = c.arenas.iter().map(|start| format!("arena + {start}")).collect();
+    let places = [arenas, inputs, outputs.clone()].concat();
     w.line(format!("int32_t code = {}_run({});", c.name, places.join(", ")));
     if board {
         w.open(format!("for (size_t i = {}; i < sizeof arena; i++)", c.arena_bytes));

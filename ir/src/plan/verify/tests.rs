@@ -4,7 +4,7 @@ use super::*;
 use crate::graph::origin;
 use crate::nest::{Index, Stmt};
 use crate::op::*;
-use crate::plan::{Bounds, Over, Overlap, PlanConst};
+use crate::plan::{Arena, Bounds, Over, Overlap, PlanConst, Within};
 use crate::tensor::Tensor;
 use crate::types::{F32, QuantParams};
 use crate::{DType, plan};
@@ -37,6 +37,7 @@ fn valid() -> Plan {
         first,
         last,
         over,
+        within: None,
         origin: [].into(),
     };
     let buf = |i| Arg::Buffer(BufferId(i));
@@ -61,12 +62,14 @@ fn valid() -> Plan {
         consts: vec![PlanConst {
             tensor: Tensor::new([3, 4], &[0.5f32; 12]),
             packing: Packing::Permute(vec![1, 0]),
+            memory: None,
             origin: origin("w"),
         }],
         kernels,
         inputs: vec![port("x", ty(&[2, 3]), 0)],
         outputs: vec![port("y", ty(&[2, 6]), 3)],
         arena_bytes: 96,
+        arenas: Arena::whole(),
         alignment: 16,
         bounds: Bounds { live: 96, operator: 56 },
     }
@@ -115,7 +118,7 @@ fn every_fault_is_found() {
         ("writes b1, which is live 1..=1", |p| p.buffers[1].first = 1),
         ("reads its own output b2", |p| p.kernels[2].out = BufferId(2)),
         ("fills b2 a second time", |p| p.kernels[2].out = BufferId(2)),
-        ("output y: nothing fills b3", |p| p.kernels[2].out = BufferId(2)),
+        ("output y: reads b3 before anything fills it", |p| p.kernels[2].out = BufferId(2)),
         ("writes b0, which holds no result", |p| p.kernels[1].out = BufferId(0)),
         ("b1 is live 2..=1, the plan runs kernels 0..=2", |p| p.buffers[1].first = 2),
         ("b3 is live 2..=3", |p| p.buffers[3].last = 3),
@@ -143,8 +146,8 @@ fn every_fault_is_found() {
             p.consts[0].packing = Packing::Panel { rows: 1, depth: 1 };
         }),
         ("k0 is f32[12x2], read as f32[3x4]", |p| {
-            p.consts[0] =
-                PlanConst { tensor: Tensor::new([12, 2], &[0.5f32; 24]), packing: Packing::None, origin: [].into() }
+            p.consts[0].tensor = Tensor::new([12, 2], &[0.5f32; 24]);
+            p.consts[0].packing = Packing::None;
         }),
         ("k0 is i32[3x4], read as f32[3x4]", |p| p.consts[0].tensor = Tensor::new([3, 4], &[1i32; 12])),
         ("kernel 1 relu (act): 1 arguments, 0 types", |p| p.kernels[1].arg_types.clear()),
@@ -190,7 +193,12 @@ fn tables_are_the_nests_own() {
         });
         plan.kernels[1].nest = b.finish();
         plan.kernels[1].tables = vec![ConstId(1)];
-        plan.consts.push(PlanConst { tensor: constant.clone(), packing: Packing::None, origin: [].into() });
+        plan.consts.push(PlanConst {
+            tensor: constant.clone(),
+            packing: Packing::None,
+            memory: None,
+            origin: [].into(),
+        });
         verify(&plan)
     };
     assert_eq!(with_table(&table), Ok(()));
@@ -227,4 +235,121 @@ plan @\"net\" {{
     assert!(
         format!("{plan:#}").contains("        nest(a0: f32[2x4], out: f32[2x4]) {\n            for i0 in 0..2 {\n")
     );
+}
+
+/// A way to break a plan.
+type Damage = fn(&mut Plan);
+
+/// The valid plan with memory from 80 on in a second arena.
+fn two_arenas() -> Plan {
+    let mut plan = valid();
+    let arena = |memory: &str, start| Arena { memory: Some(memory.into()), start };
+    plan.arenas = vec![arena("tcm", 0), arena("sram", 80)];
+    plan
+}
+
+#[test]
+fn arenas_follow_one_another() {
+    assert_eq!(verify(&two_arenas()), Ok(()));
+    assert_eq!((two_arenas().bytes_of_arena(0), two_arenas().bytes_of_arena(1)), (80, 16));
+    assert_eq!([0, 79, 80, 95].map(|at| two_arenas().arena_at(at)), [0, 0, 1, 1]);
+    let faults: [(&str, Damage); 6] = [
+        ("b3 (48 bytes at 32) lies in two arenas", |p| p.arenas[1].start = 64),
+        ("arena 1 cannot begin at 88", |p| p.arenas[1].start = 88),
+        ("arena 1 cannot begin at 0", |p| p.arenas[1].start = 0),
+        ("arena 1 cannot begin at 112", |p| p.arenas[1].start = 112),
+        ("no arena begins at 0", |p| p.arenas[0].start = 16),
+        ("no arena begins at 0", |p| p.arenas.clear()),
+    ];
+    for (fault, damage) in faults {
+        let mut plan = two_arenas();
+        damage(&mut plan);
+        let text = verify(&plan).unwrap_err().to_string();
+        assert!(text.contains(fault), "{fault}: {text}");
+    }
+}
+
+/// `x -> relu of its first half -> b1, relu of its second -> b2, both halves of b3 -> relu -> y`, with parts b5 and b6 of x.
+fn halves() -> Plan {
+    let ty = |n: usize| TensorType::new(DType::F32, [n]);
+    let kernel = |from: u32, n, out| {
+        let op = Op::unary(Unary::Relu);
+        Kernel {
+            nest: ops::nest(&op, &[&ty(n)], &ty(n)).unwrap(),
+            macs: 0,
+            cycles: 0.0,
+            arg_types: vec![ty(n)],
+            op,
+            args: vec![Arg::Buffer(BufferId(from))],
+            out: BufferId(out),
+            out_type: ty(n),
+            tables: vec![],
+            implementation: crate::catalogue::NEST,
+            scratch: None,
+            origin: origin("act"),
+        }
+    };
+    let buffer = |kind, bytes, offset, first, last, within: Option<(u32, usize)>| Buffer {
+        kind,
+        bytes,
+        offset: Some(offset),
+        first,
+        last,
+        over: None,
+        within: within.map(|(whole, at)| Within { whole: BufferId(whole), at }),
+        origin: [].into(),
+    };
+    let port = |name: &str, buffer| PlanPort { name: name.into(), ty: ty(8), quant: None, buffer: BufferId(buffer) };
+    Plan {
+        name: "halves".into(),
+        buffers: vec![
+            buffer(BufferKind::Input(0), 32, 0, 0, 0, None),
+            buffer(BufferKind::Value, 16, 32, 0, 2, Some((3, 0))),
+            buffer(BufferKind::Value, 16, 48, 1, 2, Some((3, 16))),
+            buffer(BufferKind::Value, 32, 32, 1, 2, None),
+            buffer(BufferKind::Output(0), 32, 0, 2, 2, None),
+            buffer(BufferKind::Value, 16, 0, 0, 0, Some((0, 0))),
+            buffer(BufferKind::Value, 16, 16, 0, 1, Some((0, 16))),
+        ],
+        consts: vec![],
+        kernels: vec![kernel(5, 4, 1), kernel(6, 4, 2), kernel(3, 8, 4)],
+        inputs: vec![port("x", 0)],
+        outputs: vec![port("y", 4)],
+        arena_bytes: 64,
+        arenas: Arena::whole(),
+        alignment: 16,
+        bounds: Bounds { live: 64, operator: 32 },
+    }
+}
+
+#[test]
+fn parts_are_read_and_filled_in_place() {
+    assert_eq!(verify(&halves()), Ok(()));
+    let x: Vec<f32> = (0..8).map(|i| i as f32 - 3.5).collect();
+    let y = plan::interp::run(&halves(), &[Tensor::new([8], &x)]);
+    assert_eq!(y[0].to_f32(), x.iter().map(|x| x.max(0.0)).collect::<Vec<_>>());
+    let faults: [(&str, Damage); 10] = [
+        ("b6 is not 16 bytes into b0", |p| p.buffers[6].offset = Some(0)),
+        ("b6 (32 bytes at 16) leaves b0 of 32 bytes", |p| p.buffers[6].bytes = 32),
+        ("b9 does not exist", |p| p.buffers[6].within = Some(Within { whole: BufferId(9), at: 0 })),
+        ("b5 is a part of itself", |p| p.buffers[0].within = Some(Within { whole: BufferId(5), at: 0 })),
+        ("b1 is a part, but Scratch", |p| p.buffers[1].kind = BufferKind::Scratch),
+        // A half that nobody fills, or both the same one.
+        ("reads b3 before anything fills it", |p| p.kernels[1].out = BufferId(4)),
+        ("fills b1 a second time", |p| p.kernels[1].out = BufferId(1)),
+        ("kernel 1 relu (act): fills b6 a second time", |p| p.kernels[1].out = BufferId(6)),
+        // What is read must have lived on.
+        ("reads b3, live from 2 on, of b1 that dies in kernel 0", |p| {
+            (p.buffers[1].last, p.buffers[3].first) = (0, 2);
+        }),
+        ("b0 and b1 are live together and overlap", |p| {
+            (p.buffers[1].offset, p.buffers[3].offset, p.buffers[2].offset) = (Some(0), Some(0), Some(16));
+        }),
+    ];
+    for (fault, damage) in faults {
+        let mut plan = halves();
+        damage(&mut plan);
+        let text = verify(&plan).unwrap_err().to_string();
+        assert!(text.contains(fault), "{fault}: {text}");
+    }
 }
