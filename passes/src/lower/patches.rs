@@ -23,6 +23,8 @@ const PARTS: usize = 3;
 /// Estimated cycles of a multiply-accumulate, to sort the ways; bytes of code of a kernel more.
 const MAC_CYCLES: f64 = 1.5;
 const KERNEL_CODE_BYTES: f64 = 700.0;
+/// Cycles that a kernel more takes at least: the call, and what is set up for it.
+const KERNEL_CYCLES: f64 = 300.0;
 
 /// Cycles of a byte that must be saved.
 const ANYTHING: f64 = 1e6;
@@ -61,7 +63,13 @@ pub fn lower_in_patches(
         for way in ways.iter().take(TRIES) {
             let split = way.region.split(&graph, way.strips).map_err(|source| Error::Pass { pass: "patch", source })?;
             let Some(split) = split else { continue };
-            let found = lower_once(&split, target, catalogue, options)?;
+            let mut found = lower_once(&split, target, catalogue, options)?;
+            if found.plan.arena_bytes >= best.plan.arena_bytes {
+                continue;
+            }
+            // Strips are never faster than the whole, whatever an estimate for small kernels says.
+            let kernels = found.plan.kernels.len() - best.plan.kernels.len().min(found.plan.kernels.len());
+            found.cost = found.cost.max(best.cost + KERNEL_CYCLES * kernels as f64);
             let than = better.as_ref().map_or(&best, |(lowered, _)| lowered);
             // Once something fits, memory has its usual price again.
             let worth = if forced || !fits(&than.plan, options) { worth } else { price };

@@ -45,7 +45,7 @@ pub fn print(jobs: &[Job], board: bool) -> String {
 }
 
 fn memory(w: &mut Writer, name: &str, bytes: usize) {
-    w.line(format!("static _Alignas(16) unsigned char {name}[{}];", bytes.max(1)));
+    w.line(format!("static _Alignas(64) unsigned char {name}[{}];", bytes.max(1)));
 }
 
 fn ports<'a>(job: &Job<'a>) -> impl Iterator<Item = &'a CPort> {
