@@ -12,6 +12,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// How many vectors kernels may hold as sums: what the register file has beside operands.
     const SUMS: usize;
+    /// Whether [`Simd::mul_add`] rounds once.
+    const FUSED: bool;
     type V: Copy;
 
     unsafe fn splat(value: f32) -> Self::V;
@@ -40,6 +42,7 @@ pub struct Portable;
 unsafe impl Simd for Portable {
     const LANES: usize = 4;
     const SUMS: usize = 8;
+    const FUSED: bool = false;
     type V = [f32; 4];
 
     #[inline(always)]
@@ -123,6 +126,7 @@ mod x86 {
     unsafe impl Simd for Avx2 {
         const LANES: usize = 8;
         const SUMS: usize = 12;
+        const FUSED: bool = true;
         type V = __m256;
 
         #[inline(always)]
@@ -197,6 +201,7 @@ mod x86 {
     unsafe impl Simd for Avx512 {
         const LANES: usize = 16;
         const SUMS: usize = 24;
+        const FUSED: bool = true;
         type V = __m512;
 
         #[inline(always)]

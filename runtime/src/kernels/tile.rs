@@ -191,7 +191,7 @@ level! {
 
 #[cfg(target_arch = "x86_64")]
 level! {
-    Floats<simd::Avx2>, floats_avx2, 14.0, #[target_feature(enable = "avx2,fma")]
+    Floats<simd::Avx2>, floats_avx2, 10.0, #[target_feature(enable = "avx2,fma")]
     1: 1 2 3 4 5 6 7 8;
     2: 1 2 3 4 5 6;
     3: 1 2 3 4;
