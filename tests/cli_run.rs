@@ -6,7 +6,7 @@ use cli_support::{has, json, mcc, models, ok, run, shared, status, stderr, stdou
 use serde_json::Value;
 use std::path::Path;
 
-const MODELS: [&str; 2] = ["fm_lenet5", "fm_lenet5_int8_qdq"];
+const MODELS: [&str; 4] = ["fm_lenet5", "fm_lenet5_int8_qdq", "fm_lenet5_a8w4_qdq", "fm_dscnn_a16w4_qdq"];
 
 /// The backends whose tools are installed.
 fn backends() -> Vec<&'static str> {

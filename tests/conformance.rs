@@ -20,6 +20,7 @@ use mcc::ir::{DType, Graph, Op, Tensor, eval, plan::interp};
 use mcc::{Model, Options};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 use support::{npz, shared};
 
 /// What one float kernel may add to the difference from the evaluator on the lowered graph, relative to the largest magnitude.
@@ -149,8 +150,11 @@ fn bytes<'a>(samples: impl Iterator<Item = &'a Tensor>) -> Vec<exec::Sample> {
 
 fn check(name: &str) {
     let Some(shared) = shared() else { return };
-    let path = shared.join("models").join(format!("{name}.onnx"));
-    let pair = npz(&shared.join("models/io").join(format!("{name}.npz")));
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    let here = own.join(format!("{name}.onnx")).is_file();
+    let (models, pairs) = if here { (own.clone(), own) } else { (shared.join("models"), shared.join("models/io")) };
+    let path = models.join(format!("{name}.onnx"));
+    let pair = npz(&pairs.join(format!("{name}.npz")));
     let mut options = Options::for_target("generic-c").expect("built in");
     for (key, tensor) in &pair {
         if let Some(input) = key.strip_prefix("in:") {
@@ -285,5 +289,6 @@ models! {
     fm_dscnn fm_dscnn_bn fm_dscnn_dynamo fm_dscnn_dynbatch fm_dscnn_int8_qdq
     fm_bigk11 fm_bigk11_int8_qdq
     fm_binary fm_binary_bn fm_ternary fm_ternary_bn
+    fm_lenet5_a8w4_qdq fm_lenet5_a16w8_qdq fm_dscnn_a8w4_qdq fm_dscnn_a16w4_qdq
     cf_vgg cf_vgg_bn cf_vgg_int8_qdq
 }

@@ -22,7 +22,7 @@ fn network() -> (Graph, Vec<Tensor>) {
     let x = g.add_input("x", TensorType::new(DType::I8, [1, 24, 12, 4]));
     let mut conv = |g: &mut Graph, x: ValueId, outs: usize, kernel: usize, stride: usize, depthwise: bool| {
         let channels = g.ty(x).shape[3];
-        let (post, operands) = requant(r, outs, false);
+        let (post, operands) = requant(r, outs, DType::I8);
         let within = if depthwise { 1 } else { channels };
         let weights = g.add_const(r.tensor(DType::I8, &[outs, kernel, kernel, within]), origin("w"));
         let bias = g.add_const(r.tensor(DType::I32, &[outs]), origin("b"));

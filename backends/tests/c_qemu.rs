@@ -3,8 +3,8 @@
 
 mod c_support;
 
-use c_support::cases::{averages, convs, depthwises, matmuls, pointwises, wholes, wide_convs, winograds};
-use c_support::random::shapes;
+use c_support::cases::{averages, convs, depthwises, matmuls, narrow, pointwises, wholes, wide_convs, winograds};
+use c_support::random::{shapes, wide_shapes};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile_as, difference, installed};
 use mcc_backends::c::exec::{Core, ExecError, Job, Place, Sample, run_all, run_qemu};
@@ -152,6 +152,29 @@ fn whole_pixels_have_the_evaluators_bits() {
 }
 
 #[test]
+fn four_bit_weights_have_the_evaluators_bits() {
+    let images = narrow(convs(&[DType::I8, DType::U8]).into_iter().chain(wide_convs(12, 8)).collect());
+    let rows = narrow(matmuls(&[DType::I8, DType::U8]));
+    check_forced("depthwise-s4-dsp", &narrow(depthwises(24)));
+    for kind in ["fours", "dsp"] {
+        check_forced(&format!("conv2d-s4-{kind}"), &images);
+        check_forced(&format!("matmul-s4-{kind}"), &rows);
+    }
+}
+
+#[test]
+fn wide_values_have_the_evaluators_bits() {
+    let (images, rows) = (convs(&[DType::I16]), matmuls(&[DType::I16]));
+    check_forced("conv2d-s8-dsp", &images);
+    check_forced("depthwise-s8-dsp", &images);
+    check_forced("matmul-s8-dsp", &rows);
+    let narrowed = narrow(images);
+    check_forced("conv2d-s4-dsp", &narrowed);
+    check_forced("depthwise-s4-dsp", &narrowed);
+    check_forced("matmul-s4-dsp", &narrow(rows));
+}
+
+#[test]
 fn float_kernels_are_close_to_the_evaluator() {
     let cases: Vec<Case> = convs(&[DType::F32]).into_iter().chain(matmuls(&[DType::F32])).collect();
     let batches = TARGETS.map(|target| Batch { bound: 1e-6, ..Batch::new(target, &[]) }).into();
@@ -188,6 +211,20 @@ fn check_random(target: &'static str, seed: u64, n: usize, elements: usize) {
     let by_nest = batch.emit().iter().filter(|c| c.source.contains(&format!(" * by {NEST}"))).count();
     assert!(by_nest * 5 < n * 3, "{target}: {by_nest} of {n} cases are left to loop nests");
     batch.check();
+}
+
+/// Values of 16 bits and weights of four, on cores with and without DSP.
+#[test]
+fn random_widths_on_emulated_cores() {
+    let mut all = narrow(shapes(9, 72, 30_000));
+    all.extend(wide_shapes(10, 48, 30_000));
+    all.extend(narrow(wide_shapes(11, 48, 30_000)));
+    let batch = |i: usize| Batch::new(["cortex-m4", "riscv32imc"][i % 2], TURNS[i / 2 % 4]);
+    let mut batches = Batch::distributed((0..8).map(batch).collect(), &all, |i| i / 4 % 8);
+    for (i, (_, options)) in batches.iter_mut().flat_map(|b| &mut b.cases).enumerate() {
+        options.goal = [Goal::Size, Goal::Time, Goal::Balanced][i % 3];
+    }
+    batches.iter().for_each(Batch::check);
 }
 
 #[test]

@@ -125,6 +125,16 @@ pub(crate) fn decode(t: &TensorProto, files: &mut Files) -> Result<Tensor> {
             let ty = TensorType::new(dtype(t.data_type).ok_or_else(|| unsupported_type(t))?, shape);
             Ok(Tensor::from_i64(ty, &t.int32_data.iter().map(|&v| v as i64).collect::<Vec<_>>()))
         }
+        // Bytes of two elements, one in each number of the field.
+        dt::INT4 | dt::UINT4 => {
+            let (found, bytes) = (typed[1], elements.div_ceil(2));
+            if found != bytes || typed.iter().sum::<usize>() != found {
+                let name = dt::name(t.data_type);
+                return Err(malformed(format!("{name} of shape {shape:?} takes {bytes} bytes, there are {found}")));
+            }
+            let bytes: Vec<u8> = t.int32_data.iter().map(|&v| v as u8).collect();
+            from_raw(t, shape, bytes.into())
+        }
         dt::UINT16 => {
             only(1)?;
             Ok(Tensor::new(shape, &t.int32_data.iter().map(|&v| v as u16 as i64).collect::<Vec<_>>()))
@@ -195,6 +205,6 @@ fn unsupported_type(t: &TensorProto) -> Fault {
         code::ELEMENT_TYPE,
         format!("tensor {} has the element type {}", quote(&t.name), dt::name(t.data_type)),
         "supported are FLOAT, FLOAT16, BFLOAT16, DOUBLE (all computed as f32), INT8 to INT64, UINT8 to UINT64, BOOL, and \
-         INT4 and UINT4 as raw data",
+         INT4 and UINT4",
     )
 }

@@ -23,7 +23,7 @@ pub enum Layout {
 
 /// 2-D convolution. Inputs: x, w, then bias `[O]` where `bias` is set, then the operands of `post`.
 ///
-/// x is `f32`, or `i8`/`u8` with `i8` weights and an `i32` bias; the accumulator is `f32` or `i32` (wrapping) and is what
+/// x is `f32`, or `i8`/`u8`/`i16` with `i8` weights and an `i32` bias; the accumulator is `f32` or `i32` (wrapping) and is what
 /// `post` starts from. Source: ONNX Conv, ConvInteger.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Conv2d {
@@ -58,8 +58,8 @@ pub struct ConvTranspose2d {
 
 /// Batched matrix product `[..., M, K] x [..., K, N]`. Inputs: a, b, then bias `[N]` where set, then the operands of `post`.
 ///
-/// Both sides have at least rank 2; batch dimensions broadcast. `a` is `f32`, or `i8`/`u8` with an `i8` b and an `i32`
-/// bias; the accumulator is `f32` or `i32` (wrapping). Source: ONNX MatMul, Gemm, MatMulInteger.
+/// Both sides have at least rank 2; batch dimensions broadcast. `a` is `f32`, or `i8`/`u8`/`i16` with an `i8` b and
+/// an `i32` bias; the accumulator is `f32` or `i32` (wrapping). Source: ONNX MatMul, Gemm, MatMulInteger.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MatMul {
     /// Whether b is stored `[..., N, K]`.

@@ -35,7 +35,22 @@ pub enum Packing {
     /// Filters `[N, 3, 3, C]` of i8, transformed, as i16 filled up with zeros. Packed shape: `[ceil(N / 2), frequencies,
     /// Winograd::words(C), 2, 2]`: pairs of filters; frequencies; words; the two filters; the two channels of the word.
     Winograd(Winograd),
+    /// An i8 tensor `[N, K...]` as [`Packing::Panel`] of depth 8 packs it, the eight columns in the order
+    /// [`OCTET`]. Packed shape: `[ceil(N / rows), ceil(K / 8), rows, 8]`.
+    Octets { rows: usize },
+    /// An i8 tensor `[N, K...]` of elements from -8 to 7 as a matrix of N rows and K columns, rounded up to `rows` (a
+    /// multiple of four) and to 4: four rows a, b, c, d share half-words `4096 * a + 256 * (b + 8) + 16 * (c + 8) + d + 8`.
+    /// Packed shape, in u4: `[ceil(N / rows), ceil(K / 4), 2, rows / 4, 2, 4]`: of each four columns 0 and 2, then 1 and 3;
+    /// fours of rows; the two columns; d, c, b and a. See [`Packing::fours_fit`].
+    Fours { rows: usize },
+    /// An i8 tensor packed as `of` says, then each element w as `w - low` in four bits: see [`Packing::nibbles`]. What
+    /// fills up holds any value. Packed shape: that of `of`, in u4.
+    Nibbles { of: Box<Packing>, low: i32 },
 }
+
+/// The order of the columns in [`Packing::Octets`]: as four bits each, columns of a pair are 16 bits apart in the word. The
+/// pairs are 0 and 2, 1 and 3, 4 and 6, 5 and 7, as SXTB16 delivers them from bytes.
+pub const OCTET: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
 
 /// Columns of a vector in [`Packing::Slices`].
 pub const LANES: usize = 16;
@@ -70,7 +85,25 @@ impl Packing {
                 let (n, channels) = (ty.shape[0], ty.shape[3]);
                 TensorType::new(DType::I16, [n.div_ceil(2), form.frequencies(), Winograd::words(channels), 2, 2])
             }
+            Packing::Octets { rows } => Packing::Panel { rows: *rows, depth: 8 }.packed_type(ty),
+            Packing::Fours { rows } => {
+                let (n, k) = matrix(ty);
+                TensorType::new(DType::U4, [n.div_ceil(*rows), k.div_ceil(4), 2, rows / 4, 2, 4])
+            }
+            Packing::Nibbles { of, .. } => TensorType::new(DType::U4, of.packed_type(ty).shape),
         }
+    }
+
+    /// This packing with elements of four bits, where the elements of a constant fit: all from -8 to 7, or else within a
+    /// range of sixteen.
+    pub fn nibbles(self, tensor: &Tensor) -> Option<Packing> {
+        if tensor.dtype() != DType::I8 {
+            return None;
+        }
+        let values = || tensor.bytes().iter().map(|b| *b as i8 as i32);
+        let (min, max) = (values().min()?, values().max()?);
+        let low = if min >= -8 && max <= 7 { -8 } else { min };
+        (max - low <= 15).then(|| Packing::Nibbles { of: Box::new(self), low })
     }
 
     /// Whether the half-words of [`Packing::Pairs`] hold all rows of an i8 matrix `[N, K]`, and the sum of |a| * `limit`
@@ -80,6 +113,15 @@ impl Packing {
         let apart = |a: &[i8], b: &[i8]| a.iter().zip(b).all(|(a, b)| *a > i8::MIN || *b >= 0);
         let rows: Vec<&[i8]> = weights.chunks(depth.max(1)).collect();
         rows.chunks(2).all(|pair| small(pair[0]) && pair.get(1).is_none_or(|b| apart(pair[0], b)))
+    }
+
+    /// Whether [`Packing::Fours`] holds an i8 matrix `[N, K]` so that sums of the rows' products with values up to `limit`
+    /// can be told apart: of each four rows, the first sums stay below 2^19, 2^23 and 2^27.
+    pub fn fours_fit(weights: &[i8], depth: usize, limit: u32) -> bool {
+        let sum = |row: &[i8]| row.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>() * limit as u64;
+        let bounds = [1 << 19, 1 << 23, 1 << 27, u64::MAX];
+        weights.iter().all(|w| (-8..=7).contains(w))
+            && weights.chunks(depth.max(1)).zip(bounds.iter().cycle()).all(|(row, bound)| sum(row) < *bound)
     }
 
     /// The packed tensor.
@@ -148,6 +190,32 @@ impl Packing {
             }
             Packing::WinogradPanel { rows } => winograd_panel(tensor, ty, *rows),
             Packing::Winograd(form) => winograd(tensor, ty, *form),
+            Packing::Octets { rows } => {
+                let panel = Packing::Panel { rows: *rows, depth: 8 }.apply(tensor);
+                let from: Vec<Option<usize>> = (0..ty.elements()).map(|i| Some(i / 8 * 8 + OCTET[i % 8])).collect();
+                gather(&panel, ty, &from)
+            }
+            Packing::Fours { rows } => {
+                let (n, k) = matrix(tensor.ty());
+                let at = |r: usize, c: usize| if r < n && c < k { tensor.bytes()[r * k + c] as i8 as i64 } else { 0 };
+                let mut nibbles = Vec::with_capacity(ty.elements());
+                for nb in (0..n).step_by(*rows) {
+                    for first in (0..k).step_by(4).flat_map(|kb| [kb, kb + 1]) {
+                        for r in (nb..nb + rows).step_by(4) {
+                            for c in [first, first + 2] {
+                                nibbles.extend((1..4).rev().map(|i| at(r + i, c) + 8));
+                                nibbles.push(at(r, c));
+                            }
+                        }
+                    }
+                }
+                Tensor::from_i64(ty, &nibbles)
+            }
+            Packing::Nibbles { of, low } => {
+                let values = of.apply(tensor).to_i64();
+                let nibbles: Vec<i64> = values.into_iter().map(|w| (w - *low as i64).clamp(0, 15)).collect();
+                Tensor::from_i64(ty, &nibbles)
+            }
         }
     }
 }
@@ -347,6 +415,61 @@ mod tests {
         assert_eq!([at(0, 7, 2, 1, 0), at(0, 22, 2, 1, 0)], [3, -12]);
         assert_eq!([at(1, 7, 1, 0, 0), at(1, 22, 1, 0, 0)], [5, -20]);
         assert_eq!(p.to_i64().iter().filter(|v| **v != 0).count(), 3 * 16);
+    }
+
+    #[test]
+    fn octets_bring_pairs_sixteen_bits_apart() {
+        let t = Tensor::new([3, 9], &(0..27).map(|i| (i % 9) as i8 - i as i8 / 9).collect::<Vec<i8>>());
+        let p = Packing::Octets { rows: 2 }.apply(&t);
+        assert_eq!(p.shape(), [2, 2, 2, 8]);
+        assert_eq!(p.to_i64()[..16], [0, 1, 4, 5, 2, 3, 6, 7, -1, 0, 3, 4, 1, 2, 5, 6]);
+        assert_eq!(p.to_i64()[16..25], [8, 0, 0, 0, 0, 0, 0, 0, 7]);
+        let packed = Packing::Octets { rows: 2 }.nibbles(&t).unwrap();
+        assert_eq!(packed, Packing::Nibbles { of: Box::new(Packing::Octets { rows: 2 }), low: -2 });
+        let packed = packed.apply(&t);
+        assert_eq!(packed.ty(), &TensorType::new(DType::U4, [2, 2, 2, 8]));
+        // 2, 3, 6, 7, 4, 5, 8, 9 from bit 0 on.
+        assert_eq!(packed.bytes()[..4], [0x32, 0x76, 0x54, 0x98]);
+    }
+
+    #[test]
+    fn fours_share_half_words() {
+        let t = Tensor::new([5, 3], &[-8i8, 1, 2, 7, -7, 3, 0, 4, -1, -8, 7, 5, 6, -6, 7]);
+        let p = Packing::Fours { rows: 4 }.apply(&t);
+        assert_eq!(p.ty(), &TensorType::new(DType::U4, [2, 1, 2, 1, 2, 4]));
+        let words: Vec<i16> = p.bytes().chunks(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+        let w = |a: i32, b: i32, c: i32, d: i32| (4096 * a + 256 * (b + 8) + 16 * (c + 8) + d + 8) as i16;
+        let first = [w(-8, 7, 0, -8), w(2, 3, -1, 5), w(1, -7, 4, 7), w(0, 0, 0, 0)];
+        let second = [w(6, 0, 0, 0), w(7, 0, 0, 0), w(-6, 0, 0, 0), w(0, 0, 0, 0)];
+        assert_eq!(words, [first, second].concat());
+    }
+
+    #[test]
+    fn fours_fit_where_sums_stay_apart() {
+        let fits = |rows: [i8; 4], n: usize| {
+            Packing::fours_fit(&rows.iter().flat_map(|w| vec![*w; n]).collect::<Vec<_>>(), n, 128)
+        };
+        assert!(fits([-8, 7, -8, 7], 511) && !fits([-8, 7, -8, 7], 512));
+        assert!(fits([0, -8, -8, 7], 8191) && !fits([0, -8, 0, 0], 8192));
+        assert!(fits([0, 0, -8, -8], 131_071) && !fits([0, 0, -8, 0], 131_072));
+        assert!(!Packing::fours_fit(&[8], 1, 128) && Packing::fours_fit(&[1; 5], 1, 128));
+    }
+
+    #[test]
+    fn nibbles_hold_what_fits_in_sixteen_values() {
+        let low = |w: &[i8]| match Packing::None.nibbles(&Tensor::new([w.len()], w))? {
+            Packing::Nibbles { low, .. } => Some(low),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(low(&[-8, 7, 0]), Some(-8));
+        assert_eq!(low(&[1, 2, 3]), Some(-8));
+        assert_eq!(low(&[-8, 8]), None);
+        assert_eq!(low(&[0, 15]), Some(0));
+        assert_eq!(low(&[-128, -113]), Some(-128));
+        assert_eq!(low(&[]), None);
+        assert!(Packing::None.nibbles(&Tensor::new([1], &[1i32])).is_none());
+        let t = Tensor::new([3], &[-8i8, 7, -1]);
+        assert_eq!(Packing::None.nibbles(&t).unwrap().apply(&t).bytes()[..], [0xf0, 0x07]);
     }
 
     #[test]

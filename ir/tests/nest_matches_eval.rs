@@ -55,8 +55,9 @@ fn convolution() {
             (DType::F32, DType::F32, DType::F32),
             (DType::I8, DType::I8, DType::I32),
             (DType::U8, DType::I8, DType::I32),
+            (DType::I16, DType::I8, DType::I32),
         ]);
-        let pad_value = x_type.int_range().map_or(0, |(lo, _)| lo + r.below(256) as i32);
+        let pad_value = x_type.int_range().map_or(0, |(lo, hi)| lo + r.below((hi - lo) as usize + 1) as i32);
         let out_c = groups * per_group;
         let oh = positions(h, pad[0] + pad[2], kh, dilation[0], stride[0]);
         let ow = positions(w, pad[1] + pad[3], kw, dilation[1], stride[1]);
@@ -119,6 +120,7 @@ fn matrix_product() {
             (DType::F32, DType::F32, DType::F32),
             (DType::I8, DType::I8, DType::I32),
             (DType::U8, DType::I8, DType::I32),
+            (DType::I16, DType::I8, DType::I32),
         ]);
         let mut own = vec![
             r.tensor(a_type, &[a_batch.as_slice(), &[m, k]].concat()),

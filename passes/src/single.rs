@@ -67,6 +67,7 @@ fn bound(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Option<u32> {
     let limit = match graph.ty(inputs[0]).dtype {
         DType::I8 => 128,
         DType::U8 => 255,
+        DType::I16 => 32_768,
         _ => return None,
     };
     let weights = graph.constant(inputs[1]).filter(|w| w.dtype() == DType::I8)?;

@@ -220,6 +220,73 @@ static inline void $_taps_u8(int32_t s[4], const uint8_t *x, const int8_t *w) {
 #endif
 }"#;
 
+pub const TAPS_S16: &str = r#"
+/* Adds the product of four half-words of x and four weights, channel by channel. */
+static inline void $_taps_s16(int32_t s[4], const int16_t *x, const int8_t *w) {
+#if @ARM_DSP
+    uint32_t a, b, u, v;
+    __asm__(
+        "ldr %[a], %[x]\n\t"
+        "ldr %[b], %[y]\n\t"
+        "ldr %[v], %[w]\n\t"
+        "sxtb16 %[u], %[v]\n\t"
+        "sxtb16 %[v], %[v], ror #8\n\t"
+        "smlabb %[s0], %[a], %[u], %[s0]\n\t"
+        "smlatb %[s1], %[a], %[v], %[s1]\n\t"
+        "smlabt %[s2], %[b], %[u], %[s2]\n\t"
+        "smlatt %[s3], %[b], %[v], %[s3]"
+        : [s0] "+&r"(s[0]), [s1] "+&r"(s[1]), [s2] "+&r"(s[2]), [s3] "+r"(s[3]), [a] "=&r"(a), [b] "=&r"(b),
+          [u] "=&r"(u), [v] "=&r"(v)
+        : [x] "m"(*(const int16_t (*)[2])(const void *)x), [y] "m"(*(const int16_t (*)[2])(const void *)(x + 2)),
+          [w] "m"(*(const int8_t (*)[4])(const void *)w));
+#else
+    for (int32_t j = 0; j < 4; j++) {
+        s[j] = (int32_t)((uint32_t)s[j] + (uint32_t)(x[j] * w[j]));
+    }
+#endif
+}"#;
+
+pub const TAPS_NIBBLES: &str = r#"
+/* Adds the products of four channels, x 0 and 2, then 1 and 3 in pairs, and four weights of four bits, plus low each. */
+static inline void $_taps_nibbles(int32_t s[4], uint32_t a, uint32_t b, const uint8_t *w, uint32_t low) {
+    const uint32_t q = (uint32_t)w[0] | (uint32_t)w[1] << 8;
+#if @ARM_DSP
+    const uint32_t both = q | q << 8;
+    uint32_t u, v;
+    __asm__("sadd16 %0, %1, %2" : "=r"(u) : "r"(both & 0x000f000fu), "r"(low));
+    __asm__("sadd16 %0, %1, %2" : "=r"(v) : "r"(both >> 4 & 0x000f000fu), "r"(low));
+    __asm__("smlabb %0, %1, %2, %0" : "+r"(s[0]) : "r"(a), "r"(u));
+    __asm__("smlabb %0, %1, %2, %0" : "+r"(s[1]) : "r"(b), "r"(v));
+    __asm__("smlatt %0, %1, %2, %0" : "+r"(s[2]) : "r"(a), "r"(u));
+    __asm__("smlatt %0, %1, %2, %0" : "+r"(s[3]) : "r"(b), "r"(v));
+#else
+    const uint32_t x[4] = {a, b, a >> 16, b >> 16};
+    for (int32_t j = 0; j < 4; j++) {
+        const int32_t weight = (int32_t)(q >> 4 * j & 15u) + (int16_t)(low & 0xffffu);
+        s[j] = (int32_t)((uint32_t)s[j] + (uint32_t)((int16_t)(x[j] & 0xffffu) * weight));
+    }
+#endif
+}"#;
+
+pub const TAPS_NIBBLES_S8: &str = r#"
+static inline void $_taps_nibbles_s8(int32_t s[4], const int8_t *x, const uint8_t *w, uint32_t low) {
+    const uint32_t v = $_load_4(x);
+    $_taps_nibbles(s, $_sxtb16(v), $_sxtb16_ror8(v), w, low);
+}"#;
+
+pub const TAPS_NIBBLES_U8: &str = r#"
+static inline void $_taps_nibbles_u8(int32_t s[4], const uint8_t *x, const uint8_t *w, uint32_t low) {
+    const uint32_t v = $_load_4(x);
+    $_taps_nibbles(s, $_uxtb16(v), $_uxtb16_ror8(v), w, low);
+}"#;
+
+pub const TAPS_NIBBLES_S16: &str = r#"
+static inline void $_taps_nibbles_s16(int32_t s[4], const int16_t *x, const uint8_t *w, uint32_t low) {
+    uint32_t v[2];
+    $_split(v, $_load_4(x), $_load_4(x + 2), 1);
+    $_taps_nibbles(s, v[0], v[1], w, low);
+}"#;
+
 pub const ROWS_3: &str = r#"
 /* Three rows of pairs of half-words under two neighbouring windows of 3x3, at stride 1. With the rows' words a, b and c,
  * finishes the windows begun in sums, v0, v1 and v2 being taps 1 and 2 of each row, and begins the next two as

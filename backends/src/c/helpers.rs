@@ -3,7 +3,11 @@
 //! Here are those that move data, and the list of all. Those on one scalar are in [`super::scalars`]; the texts with
 //! assembly have rooms of their own. `$` stands for the model's name, `@N` for the number that a helper is made for.
 
-use super::dsp::{DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_S8, TAPS_U8};
+use super::dsp::{
+    DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_NIBBLES, TAPS_NIBBLES_S8, TAPS_NIBBLES_S16, TAPS_NIBBLES_U8,
+    TAPS_S8, TAPS_S16, TAPS_U8,
+};
+use super::fours::{FOUR, FOURS_1X8, FOURS_2X4, ROW_SUM};
 use super::lines::LINES;
 use super::mve::{self, Sums};
 use super::mve_depthwise::Planes;
@@ -145,6 +149,46 @@ static inline uint32_t *$_widen_u8(uint32_t *to, const uint8_t *from, int32_t n,
 }",
     },
     Helper {
+        name: "split",
+        needs: &[],
+        text: "
+/* The low half-words of a and b to to[0], their high ones to to[distance]. */
+static inline void $_split(uint32_t *to, uint32_t a, uint32_t b, int32_t distance) {
+#if @ARM_DSP
+    uint32_t low;
+    __asm__(\"pkhbt %0, %1, %2, lsl #16\" : \"=r\"(low) : \"r\"(a), \"r\"(b));
+    __asm__(\"pkhtb %0, %0, %1, asr #16\" : \"+r\"(b) : \"r\"(a));
+    to[0] = low;
+    to[distance] = b;
+#else
+    to[0] = (a & 0xffffu) | b << 16;
+    to[distance] = a >> 16 | (b & 0xffff0000u);
+#endif
+}",
+    },
+    Helper {
+        name: "widen_s16",
+        needs: &["load_4", "split"],
+        text: "
+/* n half-words as widened bytes are laid out: of each four, 0 and 2, then 1 and 3; step words between fours; 4 divides n. */
+static inline uint32_t *$_widen_s16(uint32_t *to, const int16_t *from, int32_t n, int32_t step) {
+    for (; n > 0; n -= 4, from += 4, to += step) {
+        $_split(to, $_load_4(from), $_load_4(from + 2), 1);
+    }
+    return to;
+}",
+    },
+    Helper {
+        name: "fill_s16",
+        needs: &[],
+        text: "
+static inline void $_fill_s16(int16_t *to, int16_t value, int32_t n) {
+    for (; n > 0; n--) {
+        *to++ = value;
+    }
+}",
+    },
+    Helper {
         name: "fill_pairs",
         needs: &[],
         text: "
@@ -164,6 +208,10 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     Helper { name: "dot_1x4_u8", needs: &["load_4", "sxtb16", "uxtb16", "smlad"], text: DOT_1X4_U8 },
     Helper { name: "pairs_2x4", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_2X4 },
     Helper { name: "pairs_1x8", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_1X8 },
+    Helper { name: "row_sum", needs: &["smlad"], text: ROW_SUM },
+    Helper { name: "four", needs: &["smlad"], text: FOUR },
+    Helper { name: "fours_2x4", needs: &["assembly", "load_4", "four"], text: FOURS_2X4 },
+    Helper { name: "fours_1x8", needs: &["assembly", "load_4", "four"], text: FOURS_1X8 },
     Helper { name: "layer", needs: &[], text: LAYER },
     Helper { name: "rescale", needs: &["round_to_s8", "mul", "f_of_bits", "min", "max"], text: RESCALE },
     Helper { name: "quad", needs: &["layer", "rescale", "load_4", "sxtb16", "smlad"], text: PIECES },
@@ -172,6 +220,11 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     Helper { name: "window", needs: &["assembly", "quad"], text: WINDOW },
     Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
     Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
+    Helper { name: "taps_s16", needs: &[], text: TAPS_S16 },
+    Helper { name: "taps_nibbles", needs: &[], text: TAPS_NIBBLES },
+    Helper { name: "taps_nibbles_s8", needs: &["taps_nibbles", "load_4", "sxtb16"], text: TAPS_NIBBLES_S8 },
+    Helper { name: "taps_nibbles_u8", needs: &["taps_nibbles", "load_4", "uxtb16"], text: TAPS_NIBBLES_U8 },
+    Helper { name: "taps_nibbles_s16", needs: &["taps_nibbles", "load_4", "split"], text: TAPS_NIBBLES_S16 },
     Helper {
         name: "pair",
         needs: &[],
@@ -179,24 +232,6 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
 /* Two half-words as one word. */
 static inline uint32_t $_pair(int32_t low, int32_t high) {
     return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16;
-}",
-    },
-    Helper {
-        name: "split",
-        needs: &[],
-        text: "
-/* The low half-words of a and b to to[0], their high ones to to[distance]. */
-static inline void $_split(uint32_t *to, uint32_t a, uint32_t b, int32_t distance) {
-#if @ARM_DSP
-    uint32_t low;
-    __asm__(\"pkhbt %0, %1, %2, lsl #16\" : \"=r\"(low) : \"r\"(a), \"r\"(b));
-    __asm__(\"pkhtb %0, %0, %1, asr #16\" : \"+r\"(b) : \"r\"(a));
-    to[0] = low;
-    to[distance] = b;
-#else
-    to[0] = (a & 0xffffu) | b << 16;
-    to[distance] = a >> 16 | (b & 0xffff0000u);
-#endif
 }",
     },
     Helper {

@@ -10,6 +10,7 @@
 mod consts;
 mod dsp;
 pub mod exec;
+mod fours;
 mod header;
 mod helpers;
 mod kernels;

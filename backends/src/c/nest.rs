@@ -44,6 +44,10 @@ pub struct Printer<'a> {
     /// C names given from outside to loop variables and registers, in place of `i<n>` and `v<n>`.
     pub vars: HashMap<u32, String>,
     pub regs: HashMap<u32, String>,
+    /// An argument that is stored in four bits an element, and what is added to each: see [`Packing::Nibbles`].
+    ///
+    /// [`Packing::Nibbles`]: mcc_ir::packing::Packing::Nibbles
+    pub nibbles: Option<(usize, i32)>,
     /// Known bounds of integer registers that never change.
     ranges: HashMap<u32, (i64, i64)>,
     /// Registers that are read, and that change.
@@ -63,6 +67,7 @@ impl<'a> Printer<'a> {
             args,
             vars: HashMap::new(),
             regs: HashMap::new(),
+            nibbles: None,
             ranges: HashMap::new(),
             read: HashSet::new(),
             changed: HashSet::new(),
@@ -277,6 +282,10 @@ impl<'a> Printer<'a> {
     fn load(&mut self, arg: usize, index: &Index) -> Text {
         self.used.insert(arg);
         let at = self.index(index).0;
+        if let Some((_, low)) = self.nibbles.filter(|(packed, _)| *packed == arg) {
+            let value = self.call("nibble", &[self.args[arg].clone(), at]);
+            return if low == 0 { value } else { Text(super::kernels::offset(value.0, low), Binds::Add) };
+        }
         let text = format!("{}[{at}]", self.args[arg]);
         match self.nest.args[arg].dtype {
             DType::F16 => self.call("from_f16", &[text]),

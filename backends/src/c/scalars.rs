@@ -75,6 +75,15 @@ static inline float $_abs_f(float x) {
 }",
     },
     Helper {
+        name: "nibble",
+        needs: &[],
+        text: "
+/* Element i of an array of four-bit numbers, the first in the low half of a byte. */
+static inline int32_t $_nibble(const uint8_t *from, int32_t i) {
+    return from[i / 2] >> i % 2 * 4 & 15;
+}",
+    },
+    Helper {
         name: "add",
         needs: &[],
         text: "

@@ -1,13 +1,13 @@
 //! Convolutions and matrix products of many shapes.
 
 use super::{Random, single};
-use mcc_ir::graph::Graph;
+use mcc_ir::graph::{Def, Graph};
 use mcc_ir::op::{Binary, Conv2d, Layout, MatMul, Pool2d, PoolKind, Rounding, Step, Unary};
 use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Op, Tensor};
 
-/// An epilogue from 32-bit sums to 8 bits, with its operands.
-pub fn requant(r: &mut Random, channels: usize, wide: bool) -> (Vec<Step>, Vec<Tensor>) {
+/// An epilogue from 32-bit sums of products with x of a type to 8 bits, or to 16 where x has them, with its operands.
+pub fn requant(r: &mut Random, channels: usize, x: DType) -> (Vec<Step>, Vec<Tensor>) {
     let scales: Vec<f32> = (0..channels).map(|_| (r.below(1000) + 1) as f32 / 200_000.0).collect();
     let (zero, lo, hi) = match r.below(3) {
         0 => (-128, -128, 127),
@@ -15,7 +15,11 @@ pub fn requant(r: &mut Random, channels: usize, wide: bool) -> (Vec<Step>, Vec<T
         _ => (-5, -5, 90),
     };
     let step = |zero, lo, hi, dtype| Step::Requant { rounding: Rounding::F32HalfEven, zero, lo, hi, dtype };
-    if wide {
+    if x == DType::I16 {
+        let (zero, lo, hi) = [(0, -32768, 32767), (-300, -300, 32767), (0, -32768, 20_000)][r.below(3)];
+        return (vec![step(zero, lo, hi, DType::I16)], vec![Tensor::new([channels], &scales)]);
+    }
+    if x == DType::U8 {
         return (vec![step(128, 0, 255, DType::U8)], vec![Tensor::new([channels], &scales)]);
     }
     (vec![step(zero, lo, hi, DType::I8)], vec![Tensor::new([channels], &scales)])
@@ -77,9 +81,9 @@ pub fn weights(r: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
     Tensor::from_i64(t.ty().clone(), &t.to_i64().into_iter().map(|w| w.max(-127)).collect::<Vec<_>>())
 }
 
-/// Each element becomes the nearer end of its 8-bit type.
+/// Each element becomes the nearer end of its type.
 pub fn to_the_ends(t: Tensor) -> Tensor {
-    let (lo, hi) = if t.dtype() == DType::U8 { (0, 255) } else { (-128, 127) };
+    let (lo, hi) = t.dtype().int_range().map(|(lo, hi)| (lo as i64, hi as i64)).expect("an integer type");
     let ends: Vec<i64> = t.to_i64().into_iter().map(|v| if 2 * v < lo + hi { lo } else { hi }).collect();
     Tensor::from_i64(t.ty().clone(), &ends)
 }
@@ -90,7 +94,7 @@ pub fn conv(case: Case, x: DType, seed: u64) -> (Graph, Vec<Tensor>) {
             let add = Step::Binary { op: Binary::Add, swapped: false, dequant: None };
             return (vec![Step::Unary(Unary::Relu), add], vec![(r.tensor(DType::F32, &[outs]), false)]);
         }
-        let (post, operands) = requant(r, outs, x == DType::U8);
+        let (post, operands) = requant(r, outs, x);
         (post, operands.into_iter().map(|t| (t, false)).collect())
     })
 }
@@ -127,6 +131,8 @@ fn conv_then(
             0
         } else if x == DType::U8 {
             131
+        } else if x == DType::I16 && seed.is_multiple_of(2) {
+            -300
         } else {
             -128
         },
@@ -183,7 +189,7 @@ pub fn wide_convs(n: usize, seed: u64) -> Vec<(Graph, Vec<Tensor>)> {
         if bias {
             inputs.push((r.tensor(DType::I32, &[outs]), false));
         }
-        let (mut post, operands) = requant(r, outs, false);
+        let (mut post, operands) = requant(r, outs, DType::I8);
         inputs.extend(operands.into_iter().map(|t| (t, false)));
         if r.below(3) == 0 {
             inputs.push((residual(r, &mut post, &[size[0], out(0), out(1), outs]), true));
@@ -342,9 +348,9 @@ pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
             }
             let (post, operands) = match (float, n % 4) {
                 (true, _) => (vec![Step::Unary(Unary::Relu)], vec![]),
-                (false, 0) => full_requant(r, n),
+                (false, 0) if x != DType::I16 => full_requant(r, n),
                 _ => {
-                    let (post, operands) = requant(r, n, x == DType::U8);
+                    let (post, operands) = requant(r, n, x);
                     (post, operands.into_iter().map(|t| (t, false)).collect())
                 }
             };
@@ -381,4 +387,20 @@ pub fn averages(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
             single(Op::Pool2d(op), &[(r.tensor(DType::I8, &size), true)])
         })
         .collect()
+}
+
+/// The same with weights that fit in four bits: mostly from -8 to 7, in every fourth case in another range.
+pub fn narrow(cases: Vec<(Graph, Vec<Tensor>)>) -> Vec<(Graph, Vec<Tensor>)> {
+    let one = |(i, (g, inputs)): (usize, (Graph, Vec<Tensor>))| {
+        let low = if i % 4 == 3 { [-15, 0, -6][i / 4 % 3] } else { -8 };
+        let narrowed = g.rebuild(|out, _, value, inputs| match &value.def {
+            Def::Const(t) if t.dtype() == DType::I8 => {
+                let values: Vec<i64> = t.to_i64().into_iter().map(|w| (w & 15) + low).collect();
+                Ok(out.add_const(Tensor::from_i64(t.ty().clone(), &values), value.origin.clone()))
+            }
+            _ => out.copy_value(value, inputs),
+        });
+        (narrowed.expect("types stay"), inputs)
+    };
+    cases.into_iter().enumerate().map(one).collect()
 }

@@ -38,13 +38,14 @@ impl Random {
         lo + (self.next() % (hi - lo + 1) as u64) as i64
     }
 
-    /// A random tensor: the whole range of 8-bit types, moderate numbers of wider ones.
+    /// A random tensor: the whole range of types of 8 and 16 bits, moderate numbers of wider ones.
     pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
         let ty = TensorType::new(dtype, shape);
         let n = ty.elements();
         let (lo, hi) = match dtype {
             DType::I8 => (-128, 127),
             DType::U8 => (0, 255),
+            DType::I16 => (-32768, 32767),
             DType::Bool => (0, 1),
             _ => (-2000, 2000),
         };

@@ -1,4 +1,4 @@
-//! Convolutions, depthwise convolutions and products of 8 bits with random shapes.
+//! Convolutions, depthwise convolutions and products of 8 or 16 bits with random shapes.
 
 use super::cases::{Epilogue, full_requant, residual, to_the_ends, weights};
 use super::{Random, single};
@@ -13,12 +13,21 @@ const WEIGHTS: usize = 20_000;
 /// `n` cases with at most `elements` elements in an input or output: in four, two convolutions, a depthwise one and a
 /// product.
 pub fn shapes(seed: u64, n: usize, elements: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    shapes_of(false, seed, n, elements)
+}
+
+/// The same on values of 16 bits.
+pub fn wide_shapes(seed: u64, n: usize, elements: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    shapes_of(true, seed, n, elements)
+}
+
+fn shapes_of(wide: bool, seed: u64, n: usize, elements: usize) -> Vec<(Graph, Vec<Tensor>)> {
     let r = &mut Random::new(1000 + seed);
     let mut all = Vec::new();
     while all.len() < n {
         all.extend(match all.len() % 4 {
-            3 => dense(r, elements),
-            kind => conv(r, elements, kind == 1),
+            3 => dense(r, elements, wide),
+            kind => conv(r, elements, kind == 1, wide),
         });
     }
     all
@@ -43,7 +52,16 @@ fn side(r: &mut Random) -> usize {
     }
 }
 
-fn conv(r: &mut Random, elements: usize, depthwise: bool) -> Option<(Graph, Vec<Tensor>)> {
+/// The type of x.
+fn input(r: &mut Random, wide: bool) -> DType {
+    match r.below(3) {
+        _ if wide => DType::I16,
+        0 => DType::U8,
+        _ => DType::I8,
+    }
+}
+
+fn conv(r: &mut Random, elements: usize, depthwise: bool, wide: bool) -> Option<(Graph, Vec<Tensor>)> {
     let square = r.below(3) > 0;
     let pair = |r: &mut Random, f: &dyn Fn(&mut Random) -> usize| {
         let first = f(r);
@@ -73,10 +91,10 @@ fn conv(r: &mut Random, elements: usize, depthwise: bool) -> Option<(Graph, Vec<
     if produced * taps > MACS || outs * taps > WEIGHTS {
         return None;
     }
-    let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+    let x = input(r, wide);
     let shape = [outs, kernel[0], kernel[1], if depthwise { 1 } else { ins }];
     let (mut inputs, bias) = operands(r, x, &size, &shape);
-    let (mut post, operands) = epilogue(r, outs, taps);
+    let (mut post, operands) = epilogue(r, outs, taps, x);
     inputs.extend(operands);
     let to_i8 = matches!(post[..], [Step::Requant { dtype: DType::I8, .. }]);
     if to_i8 && r.below(5) == 0 {
@@ -88,7 +106,7 @@ fn conv(r: &mut Random, elements: usize, depthwise: bool) -> Option<(Graph, Vec<
     Some(single(Op::Conv2d(op), &inputs))
 }
 
-fn dense(r: &mut Random, elements: usize) -> Option<(Graph, Vec<Tensor>)> {
+fn dense(r: &mut Random, elements: usize, wide: bool) -> Option<(Graph, Vec<Tensor>)> {
     let rows = if r.below(3) == 0 { 1 } else { 1 + r.below(20) };
     let k = if r.below(2) == 0 { 1 + r.below(600) } else { 1 + r.below(80) };
     let n = channels(r) + if r.below(4) == 0 { r.below(100) } else { 0 };
@@ -96,9 +114,9 @@ fn dense(r: &mut Random, elements: usize) -> Option<(Graph, Vec<Tensor>)> {
     if shape.iter().product::<usize>() > elements || n * k > WEIGHTS {
         return None;
     }
-    let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+    let x = input(r, wide);
     let (mut inputs, bias) = operands(r, x, &shape, &[n, k]);
-    let (post, operands) = epilogue(r, n, k);
+    let (post, operands) = epilogue(r, n, k, x);
     inputs.extend(operands);
     Some(single(Op::MatMul(MatMul { trans_b: true, bias, post }), &inputs))
 }
@@ -115,14 +133,18 @@ fn operands(r: &mut Random, x: DType, shape: &[usize], weight_shape: &[usize]) -
     (inputs, bias)
 }
 
-/// Requantisation to 8 bits with an activation's clamp, by scales that spread sums of `taps` products over the range.
-fn epilogue(r: &mut Random, channels: usize, taps: usize) -> Epilogue {
+/// Requantisation to 8 bits, or to 16 where x has them, with an activation's clamp, by scales that spread sums of `taps` products over the range.
+fn epilogue(r: &mut Random, channels: usize, taps: usize, x: DType) -> Epilogue {
     if r.below(4) == 0 {
         return full_requant(r, channels);
     }
     let typical = 0.01 / (taps as f32).sqrt();
     let scales: Vec<f32> = (0..channels).map(|_| typical * (200 + r.below(1800)) as f32 / 1000.0).collect();
-    let (dtype, floor, ceiling) = if r.below(3) == 0 { (DType::U8, 0, 255) } else { (DType::I8, -128, 127) };
+    let (dtype, floor, ceiling) = match r.below(3) {
+        _ if x == DType::I16 => (DType::I16, -32768, 32767),
+        0 => (DType::U8, 0, 255),
+        _ => (DType::I8, -128, 127),
+    };
     let zero = r.range(floor.into(), ceiling.into()) as i32;
     let (lo, hi) = match r.below(4) {
         // ReLU, an activation with a bound, and none.

@@ -192,8 +192,10 @@ static TABLE: &[Importer] = &[
     op("Xor", 1, &[], |cx, n| elementwise::binary(cx, n, Binary::Xor)),
 ];
 
-/// Every supported operator of the domain `com.microsoft`, by name.
+/// Every supported operator of the domain `com.microsoft`, by name. Its QDQ operators took 4 and 16 bits before the
+/// standard ones did.
 static MICROSOFT: &[Importer] = &[
+    op("DequantizeLinear", 0, &["axis", "block_size"], |cx, n| quantize::dequantize_along(cx, n, n.int_or("axis", 1)?)),
     op("QLinearAdd", 0, &[], |cx, n| microsoft::binary(cx, n, Binary::Add)),
     op(
         "QLinearAveragePool",
@@ -207,6 +209,7 @@ static MICROSOFT: &[Importer] = &[
     op("QLinearMul", 0, &[], |cx, n| microsoft::binary(cx, n, Binary::Mul)),
     op("QLinearSigmoid", 0, &[], microsoft::sigmoid),
     op("QLinearSoftmax", 0, &["axis", "opset"], microsoft::softmax),
+    op("QuantizeLinear", 0, &["axis", "block_size"], |cx, n| quantize::quantize_along(cx, n, n.int_or("axis", 1)?)),
 ];
 
 /// The importer of an operator.

@@ -1,5 +1,6 @@
 //! Quantisation, kept literal: QDQ nodes stay, QLinear operators become dequantise, float operator, quantise. A later pass
-//! makes integer operators of both.
+//! makes integer operators of both. Constants with a scale for each block become real numbers here: no product of integers
+//! has such scales.
 
 use super::{conv, matmul};
 use crate::cx::Cx;
@@ -11,24 +12,39 @@ use mcc_ir::op::Op;
 use mcc_ir::{DType, Tensor, TensorType, ValueId};
 
 pub fn quantize(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
+    let axis = standard_axis(n)?;
+    quantize_along(cx, n, axis)
+}
+
+/// The axis of the standard operators, which had none before opset 13.
+fn standard_axis(n: &Node) -> Result<i64> {
+    if n.opset < 13 { Ok(0) } else { n.int_or("axis", 1) }
+}
+
+pub(super) fn quantize_along(cx: &mut Cx, n: &Node, axis: i64) -> Result<Vec<ValueId>> {
     let x = cx.float(n, 0)?;
-    plain(n)?;
+    match n.int_or("block_size", 0)? {
+        0 => {}
+        b => return Err(Fault::form(format!("block_size {b} is not supported"), "quantise per tensor or per axis")),
+    }
     let declared = n.int("output_dtype")?.filter(|t| *t != 0);
     let mut dtype = DType::U8;
     if let Some(t) = declared {
         let known = i32::try_from(t).ok().and_then(tensor::dtype);
         dtype = known.ok_or_else(|| {
             let name = data_type::name(i32::try_from(t).unwrap_or(0));
-            Fault::dtype(format!("output_dtype {name}"), "supported: INT8, UINT8, INT16, INT32")
+            Fault::dtype(format!("output_dtype {name}"), SUPPORTED)
         })?;
     }
     if let Some(zero) = n.optional(2) {
         dtype = cx.dtype(zero);
     }
-    let axis = if n.opset < 13 { 0 } else { n.int_or("axis", 1)? };
     let (scale, zero, axis) = parameters(cx, n, n.input(1)?, n.optional(2), x, dtype, axis)?;
     Ok(vec![quantized(cx, n, x, scale, zero, axis, dtype)?])
 }
+
+/// What quantisation of computed values may give.
+const SUPPORTED: &str = "supported: INT8, UINT8, INT16, INT32; of 16 bits use signed ones (QuantType.QInt16)";
 
 fn quantized(
     cx: &mut Cx,
@@ -40,17 +56,69 @@ fn quantized(
     dtype: DType,
 ) -> Result<ValueId> {
     if !matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::I32) {
-        return Err(Fault::dtype(format!("quantisation to {dtype}"), "supported: i8, u8, i16, i32"));
+        // Constants of UINT16 have become i64.
+        let name = if dtype == DType::I64 { "UINT16" } else { dtype.name() };
+        return Err(Fault::dtype(format!("quantisation to {name}"), SUPPORTED));
     }
     cx.add(Op::Quantize { axis, dtype }, vec![x, scale, zero], &n.origin)
 }
 
 pub fn dequantize(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
-    plain(n)?;
-    let axis = if n.opset < 13 { 0 } else { n.int_or("axis", 1)? };
-    let (x, scale) = (n.input(0)?, n.input(1)?);
-    Ok(vec![dequantized(cx, n, x, scale, n.optional(2), axis)?])
+    let axis = standard_axis(n)?;
+    dequantize_along(cx, n, axis)
 }
+
+pub(super) fn dequantize_along(cx: &mut Cx, n: &Node, axis: i64) -> Result<Vec<ValueId>> {
+    let (x, scale) = (n.input(0)?, n.input(1)?);
+    Ok(vec![match n.int_or("block_size", 0)? {
+        0 => dequantized(cx, n, x, scale, n.optional(2), axis)?,
+        b => blocks(cx, n, (x, scale, n.optional(2)), axis, b)?,
+    }])
+}
+
+/// The real values of a constant with one scale and zero point for each `block` elements along an axis.
+fn blocks(
+    cx: &mut Cx,
+    n: &Node,
+    (x, scale, zero): (ValueId, ValueId, Option<ValueId>),
+    axis_of: i64,
+    block: i64,
+) -> Result<ValueId> {
+    cx.want(x, QUANTISED, "the quantised input")?;
+    let a = axis(axis_of, cx.rank(x))?;
+    let q = cx.known(x, "the input with a scale for each block")?;
+    let (shape, values, dtype) = (q.shape().to_vec(), q.to_i64(), q.dtype());
+    let block = usize::try_from(block).ok().filter(|b| *b > 0);
+    let block = block.ok_or_else(|| Fault::node("block_size must be positive"))?;
+    let mut wanted = shape.clone();
+    wanted[a] = shape[a].div_ceil(block);
+    let scales = cx.floats(scale, "the scale")?;
+    if cx.shape(scale) != wanted {
+        let reason = format!("the scale is {}, must be of shape {wanted:?} for blocks of {block}", cx.ty(scale));
+        return Err(Fault::node(reason));
+    }
+    let zeros = match zero {
+        Some(z) => {
+            let t = cx.known(z, "the zero point")?;
+            if t.dtype() != dtype || t.shape() != wanted {
+                return Err(Fault::node(format!("the zero point is {}, must be {dtype} like the scale", t.ty())));
+            }
+            t.to_i64()
+        }
+        None => vec![0; scales.len()],
+    };
+    let inner: usize = shape[a + 1..].iter().product();
+    let real = |(i, v): (usize, i64)| {
+        let (outer, along) = (i / (inner * shape[a]), i / inner % shape[a]);
+        let of = (outer * wanted[a] + along / block) * inner + i % inner;
+        (v - zeros[of]) as f32 * scales[of]
+    };
+    let values: Vec<f32> = values.into_iter().enumerate().map(real).collect();
+    Ok(cx.constant(Tensor::new(shape, &values), n))
+}
+
+/// Element types that are dequantised.
+const QUANTISED: &[DType] = &[DType::I8, DType::U8, DType::I16, DType::I32, DType::I4, DType::U4];
 
 pub(super) fn dequantized(
     cx: &mut Cx,
@@ -60,17 +128,10 @@ pub(super) fn dequantized(
     zero: Option<ValueId>,
     axis: i64,
 ) -> Result<ValueId> {
-    cx.want(x, &[DType::I8, DType::U8, DType::I16, DType::I32, DType::I4, DType::U4], "the quantised input")?;
+    cx.want(x, QUANTISED, "the quantised input")?;
     let dtype = cx.dtype(x);
     let (scale, zero, axis) = parameters(cx, n, scale, zero, x, dtype, axis)?;
     cx.add(Op::Dequantize { axis }, vec![x, scale, zero], &n.origin)
-}
-
-fn plain(n: &Node) -> Result<()> {
-    match n.int_or("block_size", 0)? {
-        0 => Ok(()),
-        b => Err(Fault::form(format!("block_size {b} is not supported"), "quantise per tensor or per axis")),
-    }
 }
 
 /// Scale and zero point as constants of shape `[1]` or `[n]`, and the axis they belong to (0 where there is one of them).
@@ -94,8 +155,7 @@ fn parameters(
         0
     } else {
         if cx.rank(scale) != 1 {
-            let reason = format!("the scale is {}, a block each", cx.ty(scale));
-            return Err(Fault::form(reason, "quantise per tensor or per axis"));
+            return Err(Fault::node(format!("the scale is {}, without block_size", cx.ty(scale))));
         }
         let a = axis(axis_of, cx.rank(x))?;
         if cx.shape(x)[a] != count {

@@ -57,6 +57,13 @@ fn packed_integers_keep_their_type() {
     let t = TensorProto { raw_data: Some(Bytes::from_static(&[0xf8, 0x07])), ..proto(dt::INT4, &[3]) };
     let t = decoded(t).unwrap();
     assert_eq!((t.dtype(), t.to_i64()), (DType::I4, vec![-8, -1, 7]));
+    // As onnx.helper.make_tensor stores them: a byte of two in each number.
+    let t = decoded(TensorProto { int32_data: vec![0x2f, 0x0c], ..proto(dt::UINT4, &[3]) }).unwrap();
+    assert_eq!((t.dtype(), t.to_i64()), (DType::U4, vec![15, 2, 12]));
+    for int32_data in [vec![1], vec![1; 3]] {
+        let e = decoded(TensorProto { int32_data, ..proto(dt::INT4, &[3]) }).unwrap_err();
+        assert!(e.to_string().contains("takes 2 bytes"), "{e}");
+    }
 }
 
 #[test]

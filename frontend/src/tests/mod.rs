@@ -60,8 +60,11 @@ pub fn init(name: &str, t: &Tensor) -> TensorProto {
         DType::F32 => dt::FLOAT,
         DType::I64 => dt::INT64,
         DType::I32 => dt::INT32,
+        DType::I16 => dt::INT16,
         DType::I8 => dt::INT8,
         DType::U8 => dt::UINT8,
+        DType::I4 => dt::INT4,
+        DType::U4 => dt::UINT4,
         DType::Bool => dt::BOOL,
         d => panic!("no initializers of {d}"),
     };

@@ -42,7 +42,7 @@ pub(super) fn positions(size: usize, pads: usize, kernel: usize, dilation: usize
 fn accumulator(x: DType, w: DType) -> Option<DType> {
     match (x, w) {
         (DType::F32, DType::F32) => Some(DType::F32),
-        (DType::I8 | DType::U8, DType::I8) => Some(DType::I32),
+        (DType::I8 | DType::U8 | DType::I16, DType::I8) => Some(DType::I32),
         _ => None,
     }
 }

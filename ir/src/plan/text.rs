@@ -34,19 +34,9 @@ impl Display for Plan {
             if let Some(memory) = &c.memory {
                 write!(f, " in {memory}")?;
             }
-            match &c.packing {
-                Packing::None => writeln!(f)?,
-                Packing::Permute(perm) => writeln!(f, " permute{perm:?} {packed}")?,
-                Packing::Panel { rows, depth } => writeln!(f, " panel(rows = {rows}, depth = {depth}) {packed}")?,
-                Packing::Runs { run, rows, depth } => {
-                    writeln!(f, " runs(run = {run}, rows = {rows}, depth = {depth}) {packed}")?
-                }
-                Packing::Pairs { rows } => writeln!(f, " pairs(rows = {rows}) {packed}")?,
-                Packing::Slices { channels, taps, group } => {
-                    writeln!(f, " slices(channels = {channels}, taps = {taps}, group = {group}) {packed}")?
-                }
-                Packing::WinogradPanel { rows } => writeln!(f, " winograd_panel(rows = {rows}) {packed}")?,
-                Packing::Winograd(form) => writeln!(f, " winograd({form:?}) {packed}")?,
+            match packing_text(&c.packing) {
+                Some(text) => writeln!(f, " {text} {packed}")?,
+                None => writeln!(f)?,
             }
         }
         for (i, k) in self.kernels.iter().enumerate() {
@@ -57,6 +47,28 @@ impl Display for Plan {
         }
         f.write_str("}\n")
     }
+}
+
+/// `None` where nothing changes.
+fn packing_text(packing: &Packing) -> Option<String> {
+    Some(match packing {
+        Packing::None => return None,
+        Packing::Permute(perm) => format!("permute{perm:?}"),
+        Packing::Panel { rows, depth } => format!("panel(rows = {rows}, depth = {depth})"),
+        Packing::Runs { run, rows, depth } => format!("runs(run = {run}, rows = {rows}, depth = {depth})"),
+        Packing::WinogradPanel { rows } => format!("winograd_panel(rows = {rows})"),
+        Packing::Pairs { rows } => format!("pairs(rows = {rows})"),
+        Packing::Slices { channels, taps, group } => {
+            format!("slices(channels = {channels}, taps = {taps}, group = {group})")
+        }
+        Packing::Winograd(form) => format!("winograd({form:?})"),
+        Packing::Octets { rows } => format!("octets(rows = {rows})"),
+        Packing::Fours { rows } => format!("fours(rows = {rows})"),
+        Packing::Nibbles { of, low } => match packing_text(of) {
+            Some(of) => format!("nibbles({of}, low = {low})"),
+            None => format!("nibbles(low = {low})"),
+        },
+    })
 }
 
 fn port(f: &mut Formatter<'_>, what: &str, p: &PlanPort) -> fmt::Result {

@@ -200,26 +200,7 @@ impl<'a> Verifier<'a> {
     fn constants(&mut self) {
         for (i, c) in self.plan.consts.iter().enumerate() {
             let ty = c.tensor.ty();
-            let fits = match &c.packing {
-                Packing::None => true,
-                Packing::Permute(perm) => {
-                    let mut sorted = perm.clone();
-                    sorted.sort();
-                    sorted.into_iter().eq(0..ty.rank())
-                }
-                Packing::Panel { rows, depth } => *rows > 0 && *depth > 0,
-                Packing::Runs { run, rows, depth } => {
-                    let columns = ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1);
-                    *run > 0 && *rows > 0 && *depth > 0 && columns.is_multiple_of(*run)
-                }
-                Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
-                Packing::Slices { channels, taps, group } => *channels > 0 && *taps > 0 && *group > 0,
-                Packing::WinogradPanel { rows } => {
-                    *rows > 0 && ty.dtype == DType::F32 && ty.rank() == 4 && ty.shape[1..3] == [3, 3]
-                }
-                Packing::Winograd(_) => ty.dtype == DType::I8 && ty.rank() == 4 && ty.shape[1..3] == [3, 3],
-            };
-            self.check(fits, || format!("k{i}: {ty} cannot be packed as {:?}", c.packing));
+            self.check(can_pack(&c.packing, ty), || format!("k{i}: {ty} cannot be packed as {:?}", c.packing));
             self.check(c.packing == Packing::None || ty.dtype.is_byte_sized(), || {
                 format!("k{i}: {ty} has elements below a byte, which have no packing")
             });
@@ -370,6 +351,36 @@ impl<'a> Verifier<'a> {
         };
         plan.inputs.iter().enumerate().for_each(|(i, p)| port("input", p, BufferKind::Input(i)));
         plan.outputs.iter().enumerate().for_each(|(i, p)| port("output", p, BufferKind::Output(i)));
+    }
+}
+
+/// Whether a packing is defined for a tensor of a type.
+fn can_pack(packing: &Packing, ty: &TensorType) -> bool {
+    match packing {
+        Packing::None => true,
+        Packing::Permute(perm) => {
+            let mut sorted = perm.clone();
+            sorted.sort();
+            sorted.into_iter().eq(0..ty.rank())
+        }
+        Packing::Panel { rows, depth } => *rows > 0 && *depth > 0,
+        Packing::Runs { run, rows, depth } => {
+            let columns = ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1);
+            *run > 0 && *rows > 0 && *depth > 0 && columns.is_multiple_of(*run)
+        }
+        Packing::WinogradPanel { rows } => {
+            *rows > 0 && ty.dtype == DType::F32 && ty.rank() == 4 && ty.shape[1..3] == [3, 3]
+        }
+        Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
+        Packing::Slices { channels, taps, group } => *channels > 0 && *taps > 0 && *group > 0,
+        Packing::Winograd(_) => ty.dtype == DType::I8 && ty.rank() == 4 && ty.shape[1..3] == [3, 3],
+        Packing::Octets { rows } => *rows > 0 && ty.dtype == DType::I8,
+        Packing::Fours { rows } => *rows > 0 && rows % 4 == 0 && ty.dtype == DType::I8,
+        Packing::Nibbles { of, .. } => {
+            ty.dtype == DType::I8
+                && matches!(**of, Packing::None | Packing::Permute(_) | Packing::Panel { .. } | Packing::Octets { .. })
+                && can_pack(of, ty)
+        }
     }
 }
 

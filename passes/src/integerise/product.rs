@@ -1,6 +1,6 @@
 //! Convolutions and matrix products on quantised operands.
 
-use super::Integeriser;
+use super::{Integeriser, narrow};
 use mcc_ir::dtype::DType;
 use mcc_ir::graph::{Def, Graph, Origin, Value, ValueId, join_origins};
 use mcc_ir::op::{Binary, Layout, Op, Rounding, Step, Unary};
@@ -26,6 +26,8 @@ pub struct Product {
     bias: Vec<i64>,
     /// `zero_point of x * sum of weights` of each channel.
     offset: Vec<i64>,
+    /// The least and the largest sum of products of each channel, the bias not included.
+    range: Vec<(i64, i64)>,
     /// Bounds of a fused activation.
     clamp: (f32, f32),
     origin: Origin,
@@ -56,11 +58,16 @@ impl Product {
         }) && shape.len() <= rank
     }
 
-    /// The integer product with its bias and `post`, or `None` where a bias leaves 32 bits.
+    /// The integer product with its bias and `post`, or `None` where a bias or an accumulator could leave 32 bits. What
+    /// comes before the last addition may: it wraps.
     fn emit(&self, out: &mut Graph, post: Vec<Step>, operand: ValueId, origin: &Origin) -> Result<Option<ValueId>> {
         let bias: Option<Vec<i32>> =
             self.bias.iter().zip(&self.offset).map(|(b, o)| i32::try_from(b - o).ok()).collect();
-        let Some(bias) = bias else { return Ok(None) };
+        let fits = |(b, (lo, hi)): (&i64, &(i64, i64))| {
+            [lo, hi].iter().all(|end| b.checked_add(**end).is_some_and(|sum| i32::try_from(sum).is_ok()))
+        };
+        let exact = self.bias.iter().zip(&self.range).all(fits);
+        let Some(bias) = bias.filter(|_| exact) else { return Ok(None) };
         let bias = out.add_const(Tensor::new([self.channels()], &bias), self.origin.clone());
         let mut op = self.op.clone();
         match &mut op {
@@ -173,7 +180,7 @@ impl Integeriser {
     fn start(&self, out: &mut Graph, op: &Op, value: &Value, inputs: &[ValueId]) -> Option<Product> {
         let (x, qx) = self.dequantised(out, inputs[0])?;
         let w = dequantised_constant(out, inputs[1])?;
-        if !op.post()?.is_empty() || !matches!(out.ty(x).dtype, DType::I8 | DType::U8) {
+        if !op.post()?.is_empty() || !narrow(out.ty(x).dtype) {
             return None;
         }
         let mut op = op.clone();
@@ -201,8 +208,15 @@ impl Integeriser {
         let weights: Vec<i8> = w.values.iter().map(|v| i8::try_from(*v).ok()).collect::<Option<_>>()?;
         let inner: usize = w.shape[channel_axis + 1..].iter().product();
         let mut offset = vec![0i64; channels];
+        let mut range = vec![(0i64, 0i64); channels];
+        let zero = qx.zero_point as i64;
+        let (min, max) = out.ty(x).dtype.int_range().expect("a narrow integer type");
         for (i, v) in weights.iter().enumerate() {
-            offset[i / inner % channels] += *v as i64 * qx.zero_point as i64;
+            let (c, w) = (i / inner % channels, *v as i64);
+            offset[c] += w * zero;
+            let ends = [w * (min as i64 - zero), w * (max as i64 - zero)];
+            range[c].0 += ends[0].min(ends[1]);
+            range[c].1 += ends[0].max(ends[1]);
         }
         let scales: Vec<f32> = w.scales.iter().map(|s| qx.scale.0 * s).collect();
         if !scales.iter().all(|s| s.is_finite() && *s > 0.0) {
@@ -210,7 +224,7 @@ impl Integeriser {
         }
         let w = out.add_const(Tensor::new(w.shape, &weights), out.value(inputs[1]).origin.clone());
         let clamp = (f32::NEG_INFINITY, f32::INFINITY);
-        Some(Product { op, x, w, scales, bias: vec![0; channels], offset, clamp, origin: value.origin.clone() })
+        Some(Product { op, x, w, scales, bias: vec![0; channels], offset, range, clamp, origin: value.origin.clone() })
     }
 
     /// Emits a product as `f32` and remembers it, so that a quantisation further on can take it over.

@@ -4,7 +4,8 @@
 //! takes four channels at a time.
 
 use super::work::{self, Windows};
-use super::{Geometry, Style, Template, affine, ahead, suits};
+use super::{Geometry, Style, Template, affine, ahead, nibbles, offset, suits_wide};
+use crate::c::consts::c_type;
 use crate::c::writer::Writer;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
@@ -24,6 +25,26 @@ pub fn offer_s8(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
     offer(spec, Style::S8)
 }
 
+pub fn offer_s4_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer_nibbles(spec, Style::Dsp))?
+}
+
+pub fn offer_s4(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer_nibbles(spec, Style::S8)
+}
+
+/// A form with weights of four bits.
+fn offer_nibbles(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
+    let mut offer = offer(spec, style)?;
+    offer.packings[1] = offer.packings[1].clone().nibbles(spec.consts[1]?)?;
+    let taps = (spec.arg_types[1].elements() / spec.out_type.shape.last()?) as f64;
+    // Estimates, of the Cortex-M4.
+    let (per_tap, bytes) = if style == Style::Dsp { (4.0, 2200) } else { (8.0, 1300) };
+    offer.work = Work::cycles(spec.out_type.elements() as f64 * (per_tap * taps + 20.0));
+    offer.code = Code::bytes(bytes);
+    Some(offer)
+}
+
 pub fn offer_f32(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
     offer(spec, Style::F32)
 }
@@ -32,7 +53,7 @@ fn offer(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
     let Op::Conv2d(o) = spec.op else { return None };
     let g = Geometry::new(o, spec.arg_types, spec.out_type)?;
     let depthwise = o.groups == g.channels && g.outs == g.channels && g.channels > 1;
-    if !depthwise || !suits(spec, style) || (style == Style::Dsp && g.channels % 4 != 0) {
+    if !depthwise || !suits_wide(spec, style) || (style == Style::Dsp && g.channels % 4 != 0) {
         return None;
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
@@ -87,7 +108,11 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
         }
     }
     let x = t.arg(0);
-    let taps = Taps { style, unsigned: k.arg_types[0].dtype == DType::U8, bias: o.bias };
+    let nibbles = k
+        .implementation
+        .starts_with("depthwise-s4")
+        .then(|| nibbles::low(t.consts[1]).expect("offered only where the weights fit"));
+    let taps = Taps { style, x: k.arg_types[0].dtype, bias: o.bias, nibbles };
     if !tests.is_empty() {
         w.open(format!("if ({})", tests.join(" && ")));
     }
@@ -157,17 +182,15 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
 /// How the taps of one to four channels are read and summed.
 struct Taps {
     style: Style,
-    unsigned: bool,
+    x: DType,
     bias: bool,
+    /// Of weights of four bits, what is added to each.
+    nibbles: Option<i32>,
 }
 
 impl Taps {
     fn x_type(&self) -> &'static str {
-        match (self.style, self.unsigned) {
-            (Style::F32, _) => "float",
-            (_, true) => "uint8_t",
-            (_, false) => "int8_t",
-        }
+        c_type(self.x)
     }
 
     fn sums(&self) -> usize {
@@ -192,9 +215,27 @@ impl Taps {
     /// Adds element `index` behind a pointer times the weight at index `weight`.
     fn tap(&self, t: &mut Template<'_>, w: &mut Writer, (x, index): (&str, &str), weight: &str) {
         let weights = t.arg(1);
+        if let Some(low) = self.nibbles {
+            if self.style == Style::Dsp {
+                let tap = t.helpers.get(match self.x {
+                    DType::U8 => "taps_nibbles_u8",
+                    DType::I16 => "taps_nibbles_s16",
+                    _ => "taps_nibbles_s8",
+                });
+                let half = weight.parse::<usize>().map_or(format!("({weight}) / 2"), |at| (at / 2).to_string());
+                let pair = (low as u16 as u32) << 16 | low as u16 as u32;
+                return w.line(format!("{tap}(s, {x} + {index}, {weights} + {half}, 0x{pair:08x}u);"));
+            }
+            let value = offset(format!("{}({weights}, {weight})", t.helpers.get("nibble")), low);
+            return w.line(format!("s = {}(s, {x}[{index}], {value});", t.helpers.get("mac")));
+        }
         w.line(match self.style {
             Style::Dsp => {
-                let tap = t.helpers.get(if self.unsigned { "taps_u8" } else { "taps_s8" });
+                let tap = t.helpers.get(match self.x {
+                    DType::U8 => "taps_u8",
+                    DType::I16 => "taps_s16",
+                    _ => "taps_s8",
+                });
                 format!("{tap}(s, {x} + {index}, {weights} + {weight});")
             }
             Style::S8 => format!("s = {}(s, {x}[{index}], {weights}[{weight}]);", t.helpers.get("mac")),

@@ -8,10 +8,14 @@
 //! Where the weights allow it, two channels' weights a, b share half-words 256 * a + b, which saves half of the widening:
 //! SMLAD with the word as it is sums 256 * A + B, and after SXTB16, which leaves b, it sums B. B is exact modulo 2^32, and
 //! so is A = (256 * A + B - B) / 256 as long as |A| < 2^23.
+//!
+//! x of 16 bits needs no widening, only the order. Weights of four bits lie two in a byte: see [`nibbles`].
 
 mod gather;
+mod nibbles;
 
-use super::{Geometry, Style, Template, affine, ahead, plus, strips, suits, work};
+use super::{Geometry, Style, Template, affine, ahead, plus, strips, suits_wide, work};
+use crate::c::consts::c_type;
 use crate::c::quads;
 use crate::c::writer::Writer;
 use gather::{copy_rows, gather_row, window_function};
@@ -32,6 +36,19 @@ enum Source {
     Window { g: Geometry, pad: i32 },
 }
 
+/// How weights lie in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One in each element, blocked.
+    Bytes,
+    /// Two channels in a half-word.
+    Pairs,
+    /// Four channels of four bits in a half-word.
+    Fours,
+    /// Four bits each, blocked.
+    Nibbles,
+}
+
 /// A product of `pixels` rows of `depth` values with `outs` channels of weights.
 struct Gemm {
     style: Style,
@@ -40,77 +57,112 @@ struct Gemm {
     depth: usize,
     outs: usize,
     bias: bool,
-    unsigned: bool,
-    /// Whether two channels' weights share half-words.
-    pairs: bool,
+    /// The element type of x.
+    x: DType,
+    form: Form,
     /// Whether a helper makes all channels of a block, to the end.
     whole: bool,
 }
 
 pub fn offer_conv_pairs(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    target.has(Feature::Dsp).then(|| offer_pairs(spec, false))?
+    target.has(Feature::Dsp).then(|| offer_shared(spec, Form::Pairs, false))?
 }
 
 pub fn offer_conv_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, false))?
+    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, Form::Bytes, false))?
 }
 
 pub fn offer_conv_s8(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
-    offer(spec, Style::S8, false)
+    offer(spec, Style::S8, Form::Bytes, false)
 }
 
 pub fn offer_conv_f32(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
-    offer(spec, Style::F32, false)
+    offer(spec, Style::F32, Form::Bytes, false)
 }
 
 pub fn offer_matmul_pairs(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    target.has(Feature::Dsp).then(|| offer_pairs(spec, true))?
+    target.has(Feature::Dsp).then(|| offer_shared(spec, Form::Pairs, true))?
 }
 
 pub fn offer_matmul_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
-    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, true))?
+    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, Form::Bytes, true))?
 }
 
 pub fn offer_matmul_s8(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
-    offer(spec, Style::S8, true)
+    offer(spec, Style::S8, Form::Bytes, true)
 }
 
 pub fn offer_matmul_f32(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
-    offer(spec, Style::F32, true)
+    offer(spec, Style::F32, Form::Bytes, true)
 }
 
-fn offer(spec: &KernelSpec<'_>, style: Style, matmul: bool) -> Option<Offer> {
+pub fn offer_conv_s4_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, Form::Nibbles, false))?
+}
+
+pub fn offer_conv_s4(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer(spec, Style::S8, Form::Nibbles, false)
+}
+
+pub fn offer_matmul_s4_dsp(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer(spec, Style::Dsp, Form::Nibbles, true))?
+}
+
+pub fn offer_matmul_s4(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
+    offer(spec, Style::S8, Form::Nibbles, true)
+}
+
+pub fn offer_conv_fours(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer_shared(spec, Form::Fours, false))?
+}
+
+pub fn offer_matmul_fours(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
+    target.has(Feature::Dsp).then(|| offer_shared(spec, Form::Fours, true))?
+}
+
+fn offer(spec: &KernelSpec<'_>, style: Style, form: Form, matmul: bool) -> Option<Offer> {
     if matches!(spec.op, Op::MatMul(_)) != matmul {
         return None;
     }
-    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, style, false)?;
-    if !suits(spec, style) {
+    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, style, form)?;
+    if !suits_wide(spec, style) {
         return None;
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
-    packings[1] = Packing::Panel { rows: g.block().1, depth: g.group() };
+    let rows = g.block().1;
+    packings[1] = match (form, style) {
+        (Form::Nibbles, Style::Dsp) => Packing::Octets { rows }.nibbles(spec.consts[1]?)?,
+        (Form::Nibbles, _) => Packing::Panel { rows, depth: 1 }.nibbles(spec.consts[1]?)?,
+        _ => Packing::Panel { rows, depth: g.group() },
+    };
     let overlap = Some(g.overlap(spec));
-    let (work, code) = (work::epilogue(g.work(), spec), g.code(spec));
+    let (work, code) = (g.all_work(spec), g.code(spec));
     Some(Offer { packings, scratch_bytes: g.scratch_bytes(), work, code, overlap })
 }
 
-/// The DSP form with weights in pairs, where they fit.
-fn offer_pairs(spec: &KernelSpec<'_>, matmul: bool) -> Option<Offer> {
+/// The DSP form with weights of several channels in a half-word, where they fit.
+fn offer_shared(spec: &KernelSpec<'_>, form: Form, matmul: bool) -> Option<Offer> {
     if matches!(spec.op, Op::MatMul(_)) != matmul {
         return None;
     }
-    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, Style::Dsp, true)?;
-    if !suits(spec, Style::Dsp) {
+    let g = Gemm::new(spec.op, spec.arg_types, spec.out_type, Style::Dsp, form)?;
+    if !suits_wide(spec, Style::Dsp) {
         return None;
     }
     let weights: Vec<i8> = spec.consts[1]?.bytes().iter().map(|b| *b as i8).collect();
-    if !Packing::pairs_fit(&weights, g.depth, if g.unsigned { 255 } else { 128 }) {
+    let (min, max) = g.x.int_range()?;
+    let (limit, rows) = (min.unsigned_abs().max(max.unsigned_abs()), g.block().1);
+    let (fit, packing) = match form {
+        Form::Fours => (Packing::fours_fit(&weights, g.depth, limit), Packing::Fours { rows }),
+        _ => (Packing::pairs_fit(&weights, g.depth, limit), Packing::Pairs { rows }),
+    };
+    if !fit {
         return None;
     }
     let mut packings = vec![Packing::None; spec.arg_types.len()];
-    packings[1] = Packing::Pairs { rows: g.block().1 };
+    packings[1] = packing;
     let overlap = Some(g.overlap(spec));
-    let (work, code) = (work::epilogue(g.work(), spec), g.code(spec));
+    let (work, code) = (g.all_work(spec), g.code(spec));
     Some(Offer { packings, scratch_bytes: g.scratch_bytes(), work, code, overlap })
 }
 
@@ -137,9 +189,11 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
     let work = work::rest(g.strips_work(spec.op), spec);
     let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
     let code = match g.shares(spec.op) {
-        true => {
-            Code::own(Work::default().and("calls", 1.0)).sharing(if g.unsigned { "pixels_u8" } else { "pixels_s8" })
-        }
+        true => Code::own(Work::default().and("calls", 1.0)).sharing(if g.x == DType::U8 {
+            "pixels_u8"
+        } else {
+            "pixels_s8"
+        }),
         false => Code::own(g.rows_code(work::rest_code(spec))),
     };
     let code = code.sharing("quads");
@@ -149,7 +203,7 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
 
 impl Gemm {
     fn strips(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Gemm> {
-        Some(Gemm { whole: true, ..Gemm::new(op, arg_types, out, Style::Dsp, true)? })
+        Some(Gemm { whole: true, ..Gemm::new(op, arg_types, out, Style::Dsp, Form::Pairs)? })
     }
 
     /// Whether pixels of that loop grow, and so are made from the last one down.
@@ -167,8 +221,8 @@ impl Gemm {
         matches!(self.source, Source::Rows) && self.depth.is_multiple_of(4) && !strips::goes_on(op.post())
     }
 
-    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style, pairs: bool) -> Option<Gemm> {
-        let unsigned = arg_types[0].dtype == DType::U8;
+    fn new(op: &Op, arg_types: &[TensorType], out: &TensorType, style: Style, form: Form) -> Option<Gemm> {
+        let x = arg_types[0].dtype;
         match op {
             Op::Conv2d(o) if o.groups == 1 => {
                 let g = Geometry::new(o, arg_types, out)?;
@@ -177,13 +231,13 @@ impl Gemm {
                 let (pixels, outs) = (g.batch * g.out[0] * g.out[1], g.outs);
                 let pad = if style == Style::F32 { 0 } else { o.pad_value };
                 let source = if plain { Source::Rows } else { Source::Window { g, pad } };
-                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned, pairs, whole: false })
+                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, x, form, whole: false })
             }
             Op::MatMul(o) if o.trans_b && arg_types[1].rank() == 2 => {
                 let (outs, depth) = (arg_types[1].shape[0], arg_types[1].shape[1]);
                 let pixels = out.elements().checked_div(outs)?;
                 let source = Source::Rows;
-                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, unsigned, pairs, whole: false })
+                Some(Gemm { style, source, pixels, depth, outs, bias: o.bias, x, form, whole: false })
             }
             _ => None,
         }
@@ -191,9 +245,10 @@ impl Gemm {
 
     /// Pixels and channels of a block.
     fn block(&self) -> (usize, usize) {
+        let shared = matches!(self.form, Form::Pairs | Form::Fours);
         let (pixels, channels) = match self.style {
-            _ if self.pairs && self.pixels == 1 => (1, 8),
-            _ if self.pairs => (2, 4),
+            _ if shared && self.pixels == 1 => (1, 8),
+            _ if shared => (2, 4),
             Style::Dsp if self.pixels == 1 => (1, 4),
             Style::Dsp => (2, 2),
             // A single pixel leaves registers for more channels, which share the load of its value; not for padding.
@@ -205,7 +260,11 @@ impl Gemm {
 
     /// Values of a row that lie together in the packed weights.
     fn group(&self) -> usize {
-        if self.style == Style::Dsp { 4 } else { 1 }
+        match (self.style, self.form) {
+            (Style::Dsp, Form::Nibbles) => 8,
+            (Style::Dsp, _) => 4,
+            _ => 1,
+        }
     }
 
     /// The depth with what fills the last group.
@@ -215,7 +274,7 @@ impl Gemm {
 
     /// Whether rows are widened to 16 bits before use; for a single pixel and few channels a pass is not worth it.
     fn widens(&self) -> bool {
-        self.pairs || self.style == Style::Dsp && self.pixels > 1
+        self.style == Style::Dsp && (self.pixels > 1 || self.form != Form::Bytes || self.x == DType::I16)
     }
 
     /// Whether gathered rows go through bytes before they are widened: runs that are no multiple of four.
@@ -232,16 +291,14 @@ impl Gemm {
     }
 
     fn row_type(&self) -> (&'static str, usize) {
-        match (self.style, self.unsigned) {
-            (Style::F32, _) => ("float", 4),
-            _ if self.widens() => ("uint32_t", 4),
-            (_, false) => ("int8_t", 1),
-            (_, true) => ("uint8_t", 1),
-        }
+        if self.widens() { ("uint32_t", 4) } else { (self.x_type(), self.x.bits() / 8) }
     }
 
     /// The work without the epilogue.
     fn work(&self) -> Work {
+        if matches!(self.form, Form::Fours | Form::Nibbles) {
+            return nibbles::work(self);
+        }
         let (rows, channels) = self.block();
         let blocks = (self.pixels.div_ceil(rows) * self.outs.div_ceil(channels)) as f64;
         let groups = blocks * (self.padded() / self.group()) as f64;
@@ -253,6 +310,14 @@ impl Gemm {
             _ => work.and("blocks", blocks).and("groups", groups),
         };
         self.rows_work(work)
+    }
+
+    /// The work with the epilogue, which estimates contain.
+    fn all_work(&self, spec: &KernelSpec<'_>) -> Work {
+        match self.form {
+            Form::Fours | Form::Nibbles => self.work(),
+            _ => work::epilogue(self.work(), spec),
+        }
     }
 
     /// Adds what brings rows into working memory.
@@ -294,16 +359,19 @@ impl Gemm {
 
     fn scratch_bytes(&self) -> usize {
         let rows = if self.gathers() { self.row_elements() * self.row_type().1 } else { 0 };
-        rows + if self.stages() { self.padded() } else { 0 }
+        rows + if self.stages() { self.padded() * self.x.bits() / 8 } else { 0 }
     }
 
     fn code(&self, spec: &KernelSpec<'_>) -> Code {
+        if matches!(self.form, Form::Fours | Form::Nibbles) {
+            return nibbles::code(self);
+        }
         let (rows, channels) = self.block();
         let code = Code::own(self.rows_code(work::code(spec, usize::MAX, rows * channels)));
-        match (self.pairs, self.pixels) {
-            (false, _) => code,
-            (true, 1) => code.sharing("pairs_1x8"),
-            (true, _) => code.sharing("pairs_2x4"),
+        match (self.form, self.pixels) {
+            (Form::Pairs, 1) => code.sharing("pairs_1x8"),
+            (Form::Pairs, _) => code.sharing("pairs_2x4"),
+            _ => code,
         }
     }
 
@@ -334,22 +402,24 @@ impl Gemm {
     }
 
     fn x_type(&self) -> &'static str {
-        match (self.style, self.unsigned) {
-            (Style::F32, _) => "float",
-            (_, false) => "int8_t",
-            (_, true) => "uint8_t",
+        c_type(self.x)
+    }
+
+    /// The helper that widens x.
+    fn widen(&self) -> &'static str {
+        match self.x {
+            DType::U8 => "widen_u8",
+            DType::I16 => "widen_s16",
+            _ => "widen_s8",
         }
     }
 }
 
 /// Prints a convolution or a matrix product.
-pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style) {
-    print_form(t, w, style, false);
-}
-
-/// Prints the DSP form with weights in pairs.
-pub fn print_pairs(t: &mut Template<'_>, w: &mut Writer) {
-    print_form(t, w, Style::Dsp, true);
+pub fn print(t: &mut Template<'_>, w: &mut Writer, style: Style, form: Form) {
+    let k = t.kernel;
+    let g = Gemm::new(&k.op, &k.arg_types, &k.out_type, style, form).expect("offered");
+    print_gemm(t, w, g);
 }
 
 /// Prints the form that makes whole pixels.
@@ -359,11 +429,12 @@ pub fn print_strips(t: &mut Template<'_>, w: &mut Writer) {
     if g.shares(&k.op) {
         // The loop over all pixels is one helper.
         strips::define(t, g.padded() / 4, 2);
-        let (bits, extend) = if g.unsigned { ("u8", "uxtb16") } else { ("s8", "sxtb16") };
+        let unsigned = g.x == DType::U8;
+        let (bits, extend) = if unsigned { ("u8", "uxtb16") } else { ("s8", "sxtb16") };
         for helper in ["quads", "load_4", extend] {
             t.helpers.get(helper);
         }
-        let pixels = t.helpers.make(&format!("pixels_{bits}"), || quads::pixels(g.unsigned));
+        let pixels = t.helpers.make(&format!("pixels_{bits}"), || quads::pixels(unsigned));
         let x = t.arg(0);
         w.line(format!(
             "{pixels}({x}, (uint32_t *)scratch, out, &{}_layer, {}, {});",
@@ -377,12 +448,6 @@ pub fn print_strips(t: &mut Template<'_>, w: &mut Writer) {
     if strips::goes_on(k.op.post()) {
         w.line(format!("int8_t *const pixels = (int8_t *)scratch + {};", g.scratch_bytes()));
     }
-    print_gemm(t, w, g);
-}
-
-fn print_form(t: &mut Template<'_>, w: &mut Writer, style: Style, pairs: bool) {
-    let k = t.kernel;
-    let g = Gemm::new(&k.op, &k.arg_types, &k.out_type, style, pairs).expect("offered");
     print_gemm(t, w, g);
 }
 
@@ -474,6 +539,7 @@ fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str,
     }
     let (_, block) = g.block();
     let whole = g.outs - g.outs % block;
+    let block_of_sums = nibbles::sums(t, w, g, from, n);
     if whole > 0 {
         w.open_for("c", whole, block);
         products(t, w, g, from, (p, n), ("c", block));
@@ -484,15 +550,21 @@ fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str,
         products(t, w, g, from, (p, n), (&whole.to_string(), g.outs - whole));
         w.close();
     }
+    if block_of_sums {
+        w.close();
+    }
 }
 
 /// One block: `n` pixels from `p` on times `m` channels from `c` on.
 fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): (&str, usize), (c, m): (&str, usize)) {
     let float = g.style == Style::F32;
     let (rows, block) = g.block();
+    if g.form == Form::Nibbles {
+        return nibbles::products(t, w, g, from, (p, n), (c, m));
+    }
     let weights = t.arg(1);
-    let weights = sum(&weights, &affine(g.padded(), c, 0));
-    if g.pairs {
+    let weights = sum(&weights, &affine(g.padded() / if g.form == Form::Fours { 2 } else { 1 }, c, 0));
+    if g.form != Form::Bytes {
         let first = if g.bias && m == block {
             sum(&t.arg(2), c)
         } else {
@@ -500,13 +572,25 @@ fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): 
             w.line(format!("const int32_t first[{block}] = {{{}}};", starts.join(", ")));
             "first".into()
         };
-        let dot = t.helpers.get(if rows == 1 { "pairs_1x8" } else { "pairs_2x4" });
-        w.line("int32_t s[8];");
+        let dot = t.helpers.get(match (g.form, rows) {
+            (Form::Fours, 1) => "fours_1x8",
+            (Form::Fours, _) => "fours_2x4",
+            (_, 1) => "pairs_1x8",
+            _ => "pairs_2x4",
+        });
+        w.line(match g.form {
+            Form::Fours => format!("int32_t s[8] = {{{}}};", nibbles::names(n).join(", ")),
+            _ => "int32_t s[8];".into(),
+        });
         w.line(format!("{dot}({from}, {weights}, s, {first}, {});", g.padded() / 4));
         // A block of one pixel at the end computes a second one of what was there before.
         for i in 0..n {
             for j in 0..m {
-                let at = if rows == 1 { j } else { j / 2 * 4 + 2 * i + j % 2 };
+                let at = match g.form {
+                    _ if rows == 1 => j,
+                    Form::Fours => 2 * j + i,
+                    _ => j / 2 * 4 + 2 * i + j % 2,
+                };
                 t.store(w, &format!("s[{at}]"), (p, i), (c, j));
             }
         }
@@ -515,7 +599,7 @@ fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): 
     let starts: Vec<String> = (0..m).map(|j| t.start(g.bias, c, j, float)).collect();
     let whole = match (g.style, n, m) {
         (Style::Dsp, 2, 2) if g.widens() => Some("dot_2x2"),
-        (Style::Dsp, 1, 4) if !g.widens() => Some(if g.unsigned { "dot_1x4_u8" } else { "dot_1x4_s8" }),
+        (Style::Dsp, 1, 4) if !g.widens() => Some(if g.x == DType::U8 { "dot_1x4_u8" } else { "dot_1x4_s8" }),
         _ => None,
     };
     if let Some(dot) = whole {
@@ -576,7 +660,7 @@ fn products(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, (p, n): 
 fn dsp_group(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, (n, m): (usize, usize)) {
     let (load, smlad, sxtb16) = (t.helpers.get("load_4"), t.helpers.get("smlad"), t.helpers.get("sxtb16"));
     if !g.widens() {
-        let extend = t.helpers.get(if g.unsigned { "uxtb16" } else { "sxtb16" });
+        let extend = t.helpers.get(if g.x == DType::U8 { "uxtb16" } else { "sxtb16" });
         w.line(format!("const uint32_t x = {load}(a), a0 = {extend}(x), b0 = {extend}_ror8(x);"));
     }
     for j in 0..m {

@@ -13,6 +13,7 @@ mod mve_depthwise;
 mod mve_gemm;
 mod mve_pool;
 mod mve_store;
+mod nibbles;
 mod rescale;
 mod residual;
 mod strips;
@@ -22,6 +23,7 @@ mod work;
 use super::helpers::Helpers;
 use super::nest::Printer;
 use super::writer::Writer;
+use gemm::Form;
 use mcc_ir::catalogue::{Implementation, KernelSpec};
 use mcc_ir::dtype::DType;
 use mcc_ir::nest::{Expr, Index, NestBuilder, Var};
@@ -50,16 +52,25 @@ pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "matmul-s8-strips", offer: gemm::offer_matmul_strips },
     Implementation { id: "conv2d-s8-pairs", offer: gemm::offer_conv_pairs },
     Implementation { id: "conv2d-s8-dsp", offer: gemm::offer_conv_dsp },
+    Implementation { id: "conv2d-s4-fours", offer: gemm::offer_conv_fours },
+    Implementation { id: "conv2d-s4-dsp", offer: gemm::offer_conv_s4_dsp },
+    Implementation { id: "conv2d-s4", offer: gemm::offer_conv_s4 },
     Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
     Implementation { id: "conv2d-f32", offer: gemm::offer_conv_f32 },
     Implementation { id: "matmul-s8-pairs", offer: gemm::offer_matmul_pairs },
     Implementation { id: "matmul-s8-dsp", offer: gemm::offer_matmul_dsp },
+    Implementation { id: "matmul-s4-fours", offer: gemm::offer_matmul_fours },
+    Implementation { id: "matmul-s4-dsp", offer: gemm::offer_matmul_s4_dsp },
+    Implementation { id: "matmul-s4", offer: gemm::offer_matmul_s4 },
     Implementation { id: "matmul-s8", offer: gemm::offer_matmul_s8 },
     Implementation { id: "matmul-f32", offer: gemm::offer_matmul_f32 },
     Implementation { id: "depthwise-s8-rows", offer: depthwise_rows::offer },
     Implementation { id: "depthwise-s8-dsp", offer: depthwise::offer_dsp },
     Implementation { id: "depthwise-s8", offer: depthwise::offer_s8 },
+    Implementation { id: "depthwise-s4-dsp", offer: depthwise::offer_s4_dsp },
+    Implementation { id: "depthwise-s4", offer: depthwise::offer_s4 },
     Implementation { id: "depthwise-f32", offer: depthwise::offer_f32 },
+    Implementation { id: "nest-s4", offer: nibbles::offer },
 ];
 
 /// The instructions that a template uses.
@@ -118,20 +129,27 @@ impl Template<'_> {
             "conv2d-s8-winograd-stride-2" => winograd::print(self, w, Winograd::Stride2),
             "conv2d-s8-direct" => direct::print(self, w),
             "conv2d-s8-strips" | "matmul-s8-strips" => gemm::print_strips(self, w),
-            "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print_pairs(self, w),
-            "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp),
+            "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print(self, w, Style::Dsp, Form::Pairs),
+            "conv2d-s4-fours" | "matmul-s4-fours" => gemm::print(self, w, Style::Dsp, Form::Fours),
+            "conv2d-s4-dsp" | "matmul-s4-dsp" => gemm::print(self, w, Style::Dsp, Form::Nibbles),
+            "conv2d-s4" | "matmul-s4" => {
+                self.define_factors();
+                gemm::print(self, w, Style::S8, Form::Nibbles);
+            }
+            "conv2d-s8-dsp" | "matmul-s8-dsp" => gemm::print(self, w, Style::Dsp, Form::Bytes),
             "conv2d-s8" | "matmul-s8" => {
                 self.define_factors();
-                gemm::print(self, w, Style::S8);
+                gemm::print(self, w, Style::S8, Form::Bytes);
             }
-            "conv2d-f32" | "matmul-f32" => gemm::print(self, w, Style::F32),
+            "conv2d-f32" | "matmul-f32" => gemm::print(self, w, Style::F32, Form::Bytes),
             "depthwise-s8-rows" => depthwise_rows::print(self, w),
-            "depthwise-s8-dsp" => depthwise::print(self, w, Style::Dsp),
-            "depthwise-s8" => {
+            "depthwise-s8-dsp" | "depthwise-s4-dsp" => depthwise::print(self, w, Style::Dsp),
+            "depthwise-s8" | "depthwise-s4" => {
                 self.define_factors();
                 depthwise::print(self, w, Style::S8);
             }
             "depthwise-f32" => depthwise::print(self, w, Style::F32),
+            "nest-s4" => nibbles::print(self, w),
             _ => return None,
         }
         Some(())
@@ -244,6 +262,15 @@ fn plus(c: &str, j: usize) -> String {
         (Ok(c), j) => (c + j).to_string(),
         (_, 0) => c.into(),
         _ => format!("{c} + {j}"),
+    }
+}
+
+/// `text + k`; the text binds at least as tightly as a sum.
+pub fn offset(text: String, k: i32) -> String {
+    match k {
+        0 => text,
+        k if k < 0 => format!("{text} - {}", k.unsigned_abs()),
+        k => format!("{text} + {k}"),
     }
 }
 
@@ -378,8 +405,18 @@ fn ahead_by(
 
 /// Whether a kernel is one of a style: constant weights of the right types and an epilogue that is flat.
 fn suits(spec: &KernelSpec<'_>, style: Style) -> bool {
-    style.takes(spec.arg_types[0].dtype, spec.arg_types[1].dtype)
-        && spec.consts[1].is_some()
+    style.takes(spec.arg_types[0].dtype, spec.arg_types[1].dtype) && is_flat(spec)
+}
+
+/// The same where the integer styles take x of 16 bits too.
+fn suits_wide(spec: &KernelSpec<'_>, style: Style) -> bool {
+    let wide = style != Style::F32 && (spec.arg_types[0].dtype, spec.arg_types[1].dtype) == (DType::I16, DType::I8);
+    suits(spec, style) || wide && is_flat(spec)
+}
+
+/// Constant weights, and an epilogue that sees the output as pixels times channels.
+fn is_flat(spec: &KernelSpec<'_>) -> bool {
+    spec.consts[1].is_some()
         && spec.out_type.elements() > 0
         && spec.arg_types[1].elements() > 0
         && flat(spec.op, spec.arg_types, spec.out_type).is_some()

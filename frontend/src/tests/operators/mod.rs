@@ -3,6 +3,7 @@
 mod data;
 mod elementwise;
 mod microsoft;
+mod quantize;
 mod windows;
 
 use super::*;
@@ -111,6 +112,7 @@ fn forms_that_are_refused() {
         ),
         ("QuantizeLinear", 21, vec![int("block_size", 2)], vec![scalar(1.0)], FORM),
         ("QuantizeLinear", 21, vec![int("output_dtype", 17)], vec![scalar(1.0)], OPERATOR_TYPE),
+        ("QuantizeLinear", 21, vec![int("output_dtype", 4)], vec![scalar(1.0)], OPERATOR_TYPE),
         ("QuantizeLinear", 13, vec![], vec![scalar(0.0)], NODE),
         ("QuantizeLinear", 13, vec![], vec![scalar(1.0), scalar(0.0)], OPERATOR_TYPE),
         ("QuantizeLinear", 13, vec![int("axis", 1)], vec![count(&[3])], NODE),

@@ -1,8 +1,9 @@
 //! How the rows of a block come into working memory: contiguous ones widened or filled up, windows gathered.
 
 use super::{Gemm, sum};
-use crate::c::kernels::{Geometry, Style, Template, affine, plus};
+use crate::c::kernels::{Geometry, Template, affine, plus};
 use crate::c::writer::Writer;
+use mcc_ir::dtype::DType;
 
 /// Rows of a window that are copied one by one in the text.
 const UNROLLED_ROWS: usize = 8;
@@ -15,7 +16,7 @@ pub fn gather_row(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, image: &str, (
         return;
     }
     w.line(format!("{row}({image}, {oy}, {ox}, bytes);"));
-    let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
+    let widen = t.helpers.get(g.widen());
     w.line(format!("{widen}({to}, bytes, {}, {});", g.padded(), g.steps().1));
 }
 
@@ -28,7 +29,7 @@ pub fn copy_rows(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, x: &str, p: &st
         w.line(format!("memset(rows + {depth}, 0, {});", padded - depth));
         return;
     }
-    let widen = t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" });
+    let widen = t.helpers.get(g.widen());
     let ((row, step), whole) = (g.steps(), depth / 4 * 4);
     for i in 0..n {
         let to = plus("rows", i * row);
@@ -39,9 +40,13 @@ pub fn copy_rows(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, x: &str, p: &st
             w.block_open();
             let ty = g.x_type();
             w.line(format!("{ty} tail[4] = {{0}};"));
-            w.line(format!("memcpy(tail, {}, {});", from(i, whole), depth - whole));
+            let rest = bytes(g, &(depth - whole).to_string());
+            w.line(format!("memcpy(tail, {}, {rest});", from(i, whole)));
             w.line(format!("{widen}({}, tail, 4, {step});", plus("rows", i * row + whole / 4 * step)));
             w.close();
+        }
+        if depth.next_multiple_of(4) < padded {
+            w.line(format!("memset({}, 0, 8);", plus("rows", i * row + depth.div_ceil(4) * step)));
         }
     }
 }
@@ -53,15 +58,19 @@ pub fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32)
     let (c, width) = (geo.channels, geo.width);
     let run = geo.kernel[1] * c;
     let pair = format!("0x{:08x}u", (pad as u16 as u32) << 16 | pad as u16 as u32);
-    let widen = wide.then(|| t.helpers.get(if g.unsigned { "widen_u8" } else { "widen_s8" }));
+    let widen = wide.then(|| t.helpers.get(g.widen()));
     let fill_pairs = wide.then(|| t.helpers.get("fill_pairs"));
     let copy = |from: String, n: &str| match &widen {
         Some(widen) => format!("to = {widen}(to, {from}, {n}, {});", g.steps().1),
         None => format!("memcpy(to, {from}, {});", bytes(g, n)),
     };
-    let fill = |n: &str| match &fill_pairs {
-        Some(fill) => format!("to = {fill}(to, {pair}, {n}, {});", g.steps().1),
-        None => format!("memset(to, {}, {});", pad & 255, bytes(g, n)),
+    // A byte that fills a value of 16 bits has to be both of its bytes.
+    let by_bytes = g.x != DType::I16 || pad & 255 == pad >> 8 & 255;
+    let fill_s16 = (!wide && !by_bytes).then(|| t.helpers.get("fill_s16"));
+    let fill = |n: &str| match (&fill_pairs, &fill_s16) {
+        (Some(fill), _) => format!("to = {fill}(to, {pair}, {n}, {});", g.steps().1),
+        (None, Some(fill)) => format!("{fill}(to, {pad}, {n});"),
+        (None, None) => format!("memset(to, {}, {});", pad & 255, bytes(g, n)),
     };
     let step = |w: &mut Writer, n: &str| {
         if !wide {
@@ -94,7 +103,8 @@ pub fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32)
             w.line(format!("memcpy({to}, {from}, {});", bytes(g, &run.to_string())));
         }
         if g.depth < g.padded() {
-            w.line(format!("memset({}, 0, {});", plus("to", g.depth), g.padded() - g.depth));
+            let rest = bytes(g, &(g.padded() - g.depth).to_string());
+            w.line(format!("memset({}, 0, {rest});", plus("to", g.depth)));
         }
         w.line("return;");
         w.close();
@@ -154,7 +164,9 @@ pub fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32)
     }
     w.close();
     if g.depth < g.padded() {
-        w.line(format!("memset(to, 0, {});", g.padded() - g.depth));
+        // Widened here are multiples of four.
+        let rest = if wide { "8".into() } else { bytes(g, &(g.padded() - g.depth).to_string()) };
+        w.line(format!("memset(to, 0, {rest});"));
     }
     w.close();
     t.function(w);
@@ -162,10 +174,10 @@ pub fn window_function(t: &mut Template<'_>, g: &Gemm, geo: &Geometry, pad: i32)
 
 /// The size of n elements of x as a `size_t`.
 fn bytes(g: &Gemm, n: &str) -> String {
-    match (g.style, n.parse::<usize>()) {
-        (Style::F32, Ok(n)) => (4 * n).to_string(),
-        (_, Ok(n)) => n.to_string(),
-        (Style::F32, _) => format!("(size_t)({n}) * sizeof(float)"),
-        _ => format!("(size_t)({n})"),
+    let size = g.x.bits() / 8;
+    match n.parse::<usize>() {
+        Ok(n) => (size * n).to_string(),
+        Err(_) if size == 1 => format!("(size_t)({n})"),
+        Err(_) => format!("(size_t)({n}) * sizeof({})", g.x_type()),
     }
 }
