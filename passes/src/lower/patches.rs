@@ -26,6 +26,11 @@ const KERNEL_CODE_BYTES: f64 = 700.0;
 /// Cycles that a kernel more takes at least: the call, and what is set up for it.
 const KERNEL_CYCLES: f64 = 300.0;
 
+/// The part of the arena that strips save at least where nothing forces them, and what they cost beside their estimate:
+/// kernels of a few rows are estimated too low.
+const LEAST_SAVING: f64 = 0.1;
+const DOUBT: f64 = 2.0;
+
 /// Cycles of a byte that must be saved.
 const ANYTHING: f64 = 1e6;
 
@@ -64,12 +69,14 @@ pub fn lower_in_patches(
             let split = way.region.split(&graph, way.strips).map_err(|source| Error::Pass { pass: "patch", source })?;
             let Some(split) = split else { continue };
             let mut found = lower_once(&split, target, catalogue, options)?;
-            if found.plan.arena_bytes >= best.plan.arena_bytes {
+            let most = best.plan.arena_bytes as f64 * if tight || forced { 1.0 } else { 1.0 - LEAST_SAVING };
+            if found.plan.arena_bytes as f64 > most || found.plan.arena_bytes == best.plan.arena_bytes {
                 continue;
             }
             // Strips are never faster than the whole, whatever an estimate for small kernels says.
             let kernels = found.plan.kernels.len() - best.plan.kernels.len().min(found.plan.kernels.len());
-            found.cost = found.cost.max(best.cost + KERNEL_CYCLES * kernels as f64);
+            let more = (found.cost - best.cost).max(KERNEL_CYCLES * kernels as f64);
+            found.cost = best.cost + DOUBT * more;
             let than = better.as_ref().map_or(&best, |(lowered, _)| lowered);
             // Once something fits, memory has its usual price again.
             let worth = if forced || !fits(&than.plan, options) { worth } else { price };
