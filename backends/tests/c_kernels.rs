@@ -2,7 +2,10 @@
 
 mod c_support;
 
-use c_support::cases::{averages, convs, depthwises, matmuls, narrow, pointwises, wholes, wide_convs, winograds};
+use c_support::cases::{
+    averages, convs, depthwises, few_channels, matmuls, narrow, pointwises, rows_to_bytes, wholes, wide_convs,
+    winograds,
+};
 use c_support::{Random, agrees, all_agree, compile, compile_as, installed, single, without_nests};
 use mcc_backends::c::{CATALOGUE, CSource};
 use mcc_ir::catalogue::Implementation;
@@ -103,6 +106,7 @@ fn conv2d_strips_is_its_nest() {
 #[test]
 fn conv2d_direct_is_its_nest() {
     check("conv2d-s8-direct", wholes(60));
+    check("conv2d-s8-runs", few_channels(60));
 }
 
 #[test]
@@ -266,6 +270,12 @@ fn depthwise_f32_is_its_nest() {
 #[test]
 fn matmul_pairs_is_its_nest() {
     check("matmul-s8-pairs", matmuls(&[DType::I8, DType::U8]));
+}
+
+#[test]
+fn row_pairs_is_its_nest() {
+    check("row-s8-pairs", rows_to_bytes(60));
+    check("row-s8-bytes", rows_to_bytes(60));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 mod c_support;
 
-use c_support::cases::{averages, convs, depthwises, matmuls, narrow, pointwises, wholes, wide_convs, winograds};
+use c_support::cases::{
+    averages, convs, depthwises, few_channels, matmuls, narrow, pointwises, rows_to_bytes, wholes, wide_convs,
+    winograds,
+};
 use c_support::random::{shapes, wide_shapes};
 use c_support::scalars::{fan, floats, quantised_sums, unaries};
 use c_support::{Random, bytes, compile_as, difference, installed};
@@ -149,6 +152,9 @@ fn whole_pixels_have_the_evaluators_bits() {
     let all: Vec<Case> = wholes(32).into_iter().chain(pointwises(12)).collect();
     check_forced("conv2d-s8-strips", &all);
     check_forced("conv2d-s8-direct", &all[..32]);
+    check_forced("conv2d-s8-runs", &few_channels(32));
+    check_forced("row-s8-pairs", &rows_to_bytes(24));
+    check_forced("row-s8-bytes", &rows_to_bytes(24));
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub enum Packing {
     /// `[ceil(N / rows), ceil(K / 4), 2, rows / 2, 2, 2]`: of each four columns 0 and 2, then 1 and 3; pairs of rows; the
     /// two columns; the two bytes. Where b is negative, the high byte is a - 1: see [`Packing::pairs_fit`].
     Pairs { rows: usize },
+    /// The same, but a row is a sequence of runs of `run` columns, each rounded up to two, in their order. Packed shape:
+    /// `[ceil(N / rows), K / run, ceil(run / 2), rows / 2, 2, 2]`.
+    PairRuns { rows: usize, run: usize },
     /// An i8 tensor `[N, K...]` as a matrix of N rows and K columns, in vectors of sixteen columns. A row is a sequence of
     /// runs of `taps * channels` columns; each tap of a run is cut into vectors, the last one filled up with zeros. Passes
     /// of a run take `group` vectors: those at one place of all taps where there are several taps, else `group` in a row.
@@ -72,6 +75,10 @@ impl Packing {
             Packing::Pairs { rows } => {
                 let (n, k) = matrix(ty);
                 TensorType::new(ty.dtype, [n.div_ceil(*rows), k.div_ceil(4), 2, rows / 2, 2, 2])
+            }
+            Packing::PairRuns { rows, run } => {
+                let (n, k) = matrix(ty);
+                TensorType::new(ty.dtype, [n.div_ceil(*rows), k / run, run.div_ceil(2), rows / 2, 2, 2])
             }
             Packing::Slices { channels, taps, group } => {
                 let (n, k) = matrix(ty);
@@ -145,22 +152,16 @@ impl Packing {
             Packing::Panel { rows, depth } => panel(tensor, ty, matrix(tensor.ty()).1, *rows, *depth),
             Packing::Runs { run, rows, depth } => panel(tensor, ty, *run, *rows, *depth),
             Packing::Pairs { rows } => {
-                let (n, k) = matrix(tensor.ty());
-                let at = |r: usize, c: usize| if r < n && c < k { tensor.bytes()[r * k + c] as i8 } else { 0 };
-                let mut data = Vec::with_capacity(ty.elements());
-                for nb in (0..n).step_by(*rows) {
-                    for kb in (0..k).step_by(4) {
-                        for first in [kb, kb + 1] {
-                            for r in (nb..nb + rows).step_by(2) {
-                                for c in [first, first + 2] {
-                                    let word = 256 * at(r, c) as i32 + at(r + 1, c) as i32;
-                                    data.extend_from_slice(&(word as i16).to_le_bytes());
-                                }
-                            }
-                        }
-                    }
-                }
-                Tensor::from_bytes(ty, data).expect("one element each was written")
+                let (_, k) = matrix(tensor.ty());
+                let words = (0..k).step_by(4).flat_map(|kb| [[kb, kb + 2], [kb + 1, kb + 3]]);
+                pairs(tensor, ty, *rows, &words.collect::<Vec<_>>())
+            }
+            Packing::PairRuns { rows, run } => {
+                let (_, k) = matrix(tensor.ty());
+                // What fills up a run is no column of the next one.
+                let word = |start: usize, i: usize| [start + i, if i + 1 < *run { start + i + 1 } else { k }];
+                let words = (0..k).step_by(*run).flat_map(|start| (0..*run).step_by(2).map(move |i| word(start, i)));
+                pairs(tensor, ty, *rows, &words.collect::<Vec<_>>())
             }
             Packing::Slices { channels, taps, group } => {
                 let (n, k) = matrix(tensor.ty());
@@ -218,6 +219,24 @@ impl Packing {
             }
         }
     }
+}
+
+/// Pairs of rows of a matrix, of each `rows` rows the columns of all words in turn.
+fn pairs(tensor: &Tensor, ty: TensorType, rows: usize, words: &[[usize; 2]]) -> Tensor {
+    let (n, k) = matrix(tensor.ty());
+    let at = |r: usize, c: usize| if r < n && c < k { tensor.bytes()[r * k + c] as i8 } else { 0 };
+    let mut data = Vec::with_capacity(ty.elements());
+    for nb in (0..n).step_by(rows) {
+        for word in words {
+            for r in (nb..nb + rows).step_by(2) {
+                for &c in word {
+                    let half = 256 * at(r, c) as i32 + at(r + 1, c) as i32;
+                    data.extend_from_slice(&(half as i16).to_le_bytes());
+                }
+            }
+        }
+    }
+    Tensor::from_bytes(ty, data).expect("one element each was written")
 }
 
 /// Runs of `run` columns in blocks of `rows` rows and `depth` columns.
@@ -370,6 +389,17 @@ mod tests {
         let first = [w(1, -1), w(3, -8), w(2, 7), w(4, 9), w(5, -128), 0, 0, 0];
         let second = [w(10, 0), w(30, 0), w(20, 0), w(40, 0), w(-50, 0), 0, 0, 0];
         assert_eq!(words, [first, second].concat());
+    }
+
+    #[test]
+    fn runs_of_pairs_are_filled_up_one_by_one() {
+        let t = Tensor::new([2, 2, 3], &[1i8, 2, 3, 4, 5, 6, -1, 7, -8, 9, -128, 10]);
+        let p = Packing::PairRuns { rows: 4, run: 3 }.apply(&t);
+        assert_eq!(p.shape(), [1, 2, 2, 2, 2, 2]);
+        let words: Vec<i16> = p.bytes().chunks(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+        let w = |a: i16, b: i16| 256 * a + b;
+        assert_eq!(words[..8], [w(1, -1), w(2, 7), 0, 0, w(3, -8), 0, 0, 0]);
+        assert_eq!(words[8..], [w(4, 9), w(5, -128), 0, 0, w(6, 10), 0, 0, 0]);
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! The small static functions that emitted C calls. Each is emitted only where it is used.
 //!
 //! Here are those that move data, and the list of all. Those on one scalar are in [`super::scalars`]; the texts with
-//! assembly have rooms of their own. `$` stands for the model's name, `@N` for the number that a helper is made for.
+//! assembly have rooms of their own. `$` stands for the model's name, `@N` for the number that a helper is made for, `@SHIFT`
+//! for the bits below the point in a requantisation.
 
 use super::dsp::{
     DOT_1X4_S8, DOT_1X4_U8, DOT_2X2, ROW_3, ROWS_3, TAPS_NIBBLES, TAPS_NIBBLES_S8, TAPS_NIBBLES_S16, TAPS_NIBBLES_U8,
     TAPS_S8, TAPS_S16, TAPS_U8,
 };
 use super::fours::{FOUR, FOURS_1X8, FOURS_2X4, ROW_SUM};
+use super::kernels::rescale::SHIFT;
 use super::lines::LINES;
 use super::mve::{self, Sums};
 use super::mve_depthwise::Planes;
-use super::pairs::{ASSEMBLY, PAIRS_1X8, PAIRS_2X4};
-use super::quads::{LAYER, PIECES, QUADS, RESCALE, WINDOW};
+use super::pairs::{ASSEMBLY, GROUP_1X8, PAIRS_1X8, PAIRS_2X4, ROW_PIECES, SHARED};
+use super::quads::{LAYER, PIECES, QUADS, RESCALE, RUNS, WINDOW};
 use super::scalars::SCALARS;
 use super::winograd;
 use std::collections::BTreeMap;
@@ -202,21 +204,91 @@ static inline uint32_t *$_fill_pairs(uint32_t *to, uint32_t pair, int32_t n, int
     return to;
 }",
     },
+    Helper {
+        name: "move_words",
+        needs: &[],
+        text: "
+/* n words to a lower address; 4 divides n. */
+static inline void $_move_words(uint32_t *to, const uint32_t *from, int32_t n) {
+    for (; n > 0; n -= 4, to += 4, from += 4) {
+        const uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = a;
+        to[1] = b;
+        to[2] = c;
+        to[3] = d;
+#if defined(__GNUC__)
+        /* Else compilers call memmove, which may go byte by byte. */
+        __asm__ volatile(\"\" : : : \"memory\");
+#endif
+    }
+}",
+    },
+    Helper {
+        name: "fill_halves",
+        needs: &[],
+        text: "
+/* n half-words of one value. */
+static inline void $_fill_halves(int16_t *to, int32_t value, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        to[i] = (int16_t)value;
+    }
+}",
+    },
+    Helper {
+        name: "spread_s8",
+        needs: &["load_4", "sxtb16"],
+        text: "
+/* n bytes as half-words in their order. */
+static inline void $_spread_s8(int16_t *to, const int8_t *from, int32_t n) {
+    for (; n >= 4; n -= 4, to += 4, from += 4) {
+        const uint32_t word = $_load_4(from), even = $_sxtb16(word), odd = $_sxtb16_ror8(word);
+        const uint32_t all[2] = {(even & 0xffffu) | odd << 16, even >> 16 | (odd & 0xffff0000u)};
+        memcpy(to, all, sizeof all);
+    }
+    for (; n > 0; n--) {
+        *to++ = *from++;
+    }
+}",
+    },
+    Helper {
+        name: "spread_u8",
+        needs: &["load_4", "uxtb16"],
+        text: "
+/* n bytes as half-words in their order. */
+static inline void $_spread_u8(int16_t *to, const uint8_t *from, int32_t n) {
+    for (; n >= 4; n -= 4, to += 4, from += 4) {
+        const uint32_t word = $_load_4(from), even = $_uxtb16(word), odd = $_uxtb16_ror8(word);
+        const uint32_t all[2] = {(even & 0xffffu) | odd << 16, even >> 16 | (odd & 0xffff0000u)};
+        memcpy(to, all, sizeof all);
+    }
+    for (; n > 0; n--) {
+        *to++ = *from++;
+    }
+}",
+    },
     Helper { name: "assembly", needs: &[], text: ASSEMBLY },
+    Helper { name: "shared", needs: &[], text: SHARED },
     Helper { name: "dot_2x2", needs: &["load_4", "sxtb16", "smlad"], text: DOT_2X2 },
     Helper { name: "dot_1x4_s8", needs: &["load_4", "sxtb16", "smlad"], text: DOT_1X4_S8 },
     Helper { name: "dot_1x4_u8", needs: &["load_4", "sxtb16", "uxtb16", "smlad"], text: DOT_1X4_U8 },
     Helper { name: "pairs_2x4", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_2X4 },
-    Helper { name: "pairs_1x8", needs: &["assembly", "load_4", "sxtb16", "smlad"], text: PAIRS_1X8 },
+    Helper { name: "group_1x8", needs: &[], text: GROUP_1X8 },
+    Helper { name: "pairs_1x8", needs: &["assembly", "group_1x8", "load_4", "sxtb16", "smlad"], text: PAIRS_1X8 },
     Helper { name: "row_sum", needs: &["smlad"], text: ROW_SUM },
     Helper { name: "four", needs: &["smlad"], text: FOUR },
     Helper { name: "fours_2x4", needs: &["assembly", "load_4", "four"], text: FOURS_2X4 },
     Helper { name: "fours_1x8", needs: &["assembly", "load_4", "four"], text: FOURS_1X8 },
     Helper { name: "layer", needs: &[], text: LAYER },
     Helper { name: "rescale", needs: &["round_to_s8", "mul", "f_of_bits", "min", "max"], text: RESCALE },
+    Helper {
+        name: "row_pieces",
+        needs: &["assembly", "group_1x8", "layer", "rescale", "load_4", "sxtb16", "smlad"],
+        text: ROW_PIECES,
+    },
     Helper { name: "quad", needs: &["layer", "rescale", "load_4", "sxtb16", "smlad"], text: PIECES },
     Helper { name: "quads", needs: &["assembly", "quad"], text: QUADS },
     Helper { name: "lines", needs: &["assembly", "rescale"], text: LINES },
+    Helper { name: "runs", needs: &["assembly", "quad"], text: RUNS },
     Helper { name: "window", needs: &["assembly", "quad"], text: WINDOW },
     Helper { name: "taps_s8", needs: &[], text: TAPS_S8 },
     Helper { name: "taps_u8", needs: &[], text: TAPS_U8 },
@@ -446,7 +518,7 @@ impl Helpers {
         for (name, condition) in MACROS {
             text = text.replace(name, condition);
         }
-        text.replace('$', &self.prefix)
+        text.replace("@SHIFT", &SHIFT.to_string()).replace('$', &self.prefix)
     }
 }
 

@@ -303,7 +303,8 @@ pub const F4_BYTES: &str = r#"
     "str.w r10, [sp, #(" j "*4+48)]\n\tstr.w r11, [sp, #(" j "*4+72)]\n\t"
 #define $_WINOGRAD_4_BY_FACTOR \
     "smmla r7, r7, r3, lr\n\tsmmla r8, r8, r3, lr\n\tsmmla r10, r10, r3, lr\n\tsmmla r11, r11, r3, lr\n\t" \
-    "ssat r7, #8, r7, asr #4\n\tssat r8, #8, r8, asr #4\n\tssat r10, #8, r10, asr #4\n\tssat r11, #8, r11, asr #4\n\t"
+    "ssat r7, #8, r7, asr #@SHIFT\n\tssat r8, #8, r8, asr #@SHIFT\n\tssat r10, #8, r10, asr #@SHIFT\n\t" \
+    "ssat r11, #8, r11, asr #@SHIFT\n\t"
 #define $_WINOGRAD_4_BY_SCALE \
     "vmov s0, r7\n\tvmov s1, r8\n\tvmov s2, r10\n\tvmov s3, r11\n\t" \
     "vcvt.f32.s32 s0, s0\n\tvcvt.f32.s32 s1, s1\n\tvcvt.f32.s32 s2, s2\n\tvcvt.f32.s32 s3, s3\n\t" \
@@ -343,7 +344,7 @@ static void $_winograd_4_bytes(int32_t *m $_UNUSED, int8_t *to $_UNUSED, const u
         $_WINOGRAD_4_ROWS($_WINOGRAD_4_BY_FACTOR)
         "1:\n\t"
         "vmov s15, r3\n\t"
-        "asr lr, lr, #4\n\t"
+        "asr lr, lr, #@SHIFT\n\t"
         $_WINOGRAD_4_ROWS($_WINOGRAD_4_BY_SCALE));
 }
 #else
@@ -356,19 +357,19 @@ static inline void $_winograd_4_bytes(int32_t *m, int8_t *to, const uint32_t *ch
 #endif"#;
 
 pub const SCALE_TO_S8: &str = r#"
-/* A sum to a byte: the upper word of sum * factor, plus start, sixteen times the result; or by a scale, of which the
+/* A sum to a byte: the upper word of sum * factor, plus start, the result with its bits below the point; or by a scale, of which the
  * negative is given. */
 static inline int8_t $_scale_to_s8(int32_t sum, uint32_t factor, int32_t start) {
     if (factor >> 31 != 0u) {
-        return (int8_t)$_round_to_s8(-$_mul((float)sum, $_f_of_bits(factor)), start >> 4);
+        return (int8_t)$_round_to_s8(-$_mul((float)sum, $_f_of_bits(factor)), start >> @SHIFT);
     }
 #if @ARM_DSP
     int32_t r;
-    __asm__("smmla %0, %1, %2, %3\n\tssat %0, #8, %0, asr #4" : "=r"(r) : "r"(sum), "r"(factor), "r"(start));
+    __asm__("smmla %0, %1, %2, %3\n\tssat %0, #8, %0, asr #@SHIFT" : "=r"(r) : "r"(sum), "r"(factor), "r"(start));
     return (int8_t)r;
 #else
     const int32_t scaled = (int32_t)((int64_t)sum * (int32_t)factor >> 32);
-    return (int8_t)$_max($_min((scaled + start) >> 4, 127), -128);
+    return (int8_t)$_max($_min((scaled + start) >> @SHIFT, 127), -128);
 #endif
 }"#;
 

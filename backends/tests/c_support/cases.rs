@@ -221,15 +221,31 @@ pub fn full_requant(r: &mut Random, channels: usize) -> Epilogue {
 
 /// Convolutions of random shapes to bytes, some with a residual addition.
 pub fn wholes(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
-    let r = &mut Random::new(51);
+    let kernels = [[1, 1], [3, 3], [3, 3], [2, 3], [1, 5]];
+    to_bytes(n, 51, &[3, 4, 6, 8, 12, 16, 20, 32], &kernels, true)
+}
+
+/// The same with few channels.
+pub fn few_channels(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    to_bytes(n, 52, &[1, 1, 2, 3, 3, 3, 4, 5], &[[3, 3], [3, 3], [10, 4], [5, 2], [1, 7], [4, 1]], false)
+}
+
+fn to_bytes(
+    n: usize,
+    seed: u64,
+    channels: &[usize],
+    kernels: &[[usize; 2]],
+    dilates: bool,
+) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(seed);
     let mut all = Vec::new();
     while all.len() < n {
-        let channels = [3, 4, 6, 8, 12, 16, 20, 32][r.below(8)];
+        let channels = channels[r.below(channels.len())];
         let size = [1 + r.below(2), 1 + r.below(9), 1 + r.below(9), channels];
-        let kernel = [[1, 1], [3, 3], [3, 3], [2, 3], [1, 5]][r.below(5)];
+        let kernel = kernels[r.below(kernels.len())];
         let pad: [usize; 4] = std::array::from_fn(|i| r.below(2 + kernel[i % 2] / 2));
         let stride = [1 + r.below(2), 1 + r.below(3)];
-        let dilation = if r.below(6) == 0 { [2, 2] } else { [1, 1] };
+        let dilation = if r.below(6) == 0 && dilates { [2, 2] } else { [1, 1] };
         let spans = |axis: usize| (kernel[axis] - 1) * dilation[axis] + 1;
         let padded = [size[1] + pad[0] + pad[2], size[2] + pad[1] + pad[3]];
         if (0..2).any(|axis| padded[axis] < spans(axis)) {
@@ -359,6 +375,24 @@ pub fn matmuls(types: &[DType]) -> Vec<(Graph, Vec<Tensor>)> {
         }
     }
     all
+}
+
+/// Products of one row that end as bytes.
+pub fn rows_to_bytes(n: usize) -> Vec<(Graph, Vec<Tensor>)> {
+    let r = &mut Random::new(71);
+    let row = |r: &mut Random| {
+        let (k, outs, bias) = (4 * (1 + r.below(40)), 8 * (1 + r.below(4)), r.below(4) > 0);
+        let x = if r.below(3) == 0 { DType::U8 } else { DType::I8 };
+        let mut inputs = vec![(r.tensor(x, &[1, k]), true), (weights(r, DType::I8, &[outs, k]), false)];
+        if bias {
+            inputs.push((r.tensor(DType::I32, &[outs]), false));
+        }
+        // One scale for all channels.
+        let (post, operands) = full_requant(r, 1);
+        inputs.extend(operands);
+        single(Op::MatMul(MatMul { trans_b: true, bias, post }), &inputs)
+    };
+    (0..n).map(|_| row(r)).collect()
 }
 
 /// Average pooling of 8 bits, windows of many sizes.

@@ -58,6 +58,7 @@ fn packing_text(packing: &Packing) -> Option<String> {
         Packing::Runs { run, rows, depth } => format!("runs(run = {run}, rows = {rows}, depth = {depth})"),
         Packing::WinogradPanel { rows } => format!("winograd_panel(rows = {rows})"),
         Packing::Pairs { rows } => format!("pairs(rows = {rows})"),
+        Packing::PairRuns { rows, run } => format!("pair_runs(rows = {rows}, run = {run})"),
         Packing::Slices { channels, taps, group } => {
             format!("slices(channels = {channels}, taps = {taps}, group = {group})")
         }

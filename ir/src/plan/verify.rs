@@ -372,6 +372,10 @@ fn can_pack(packing: &Packing, ty: &TensorType) -> bool {
             *rows > 0 && ty.dtype == DType::F32 && ty.rank() == 4 && ty.shape[1..3] == [3, 3]
         }
         Packing::Pairs { rows } => *rows > 0 && rows % 2 == 0 && ty.dtype == DType::I8,
+        Packing::PairRuns { rows, run } => {
+            let columns = ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1);
+            *rows > 0 && rows % 2 == 0 && *run > 0 && ty.dtype == DType::I8 && columns.is_multiple_of(*run)
+        }
         Packing::Slices { channels, taps, group } => *channels > 0 && *taps > 0 && *group > 0,
         Packing::Winograd(_) => ty.dtype == DType::I8 && ty.rank() == 4 && ty.shape[1..3] == [3, 3],
         Packing::Octets { rows } => *rows > 0 && ty.dtype == DType::I8,

@@ -64,11 +64,10 @@ fn code(spec: &KernelSpec<'_>, g: &Geometry, rows: &Rows) -> Code {
     let function = shared_name(g, o.pad_value, zero, spec.arg_types[0].dtype == DType::U8);
     let size = || Work::default().and("functions", 1.0);
     let kind = if rows.stride == 1 { "lines" } else { "lines at stride 2" };
-    Code::own(Work::default().and("calls", 1.0)).sharing_one(function.into(), "depthwise", size()).sharing_one(
-        rows.helper(g, zero).name().into(),
-        kind,
-        size(),
-    )
+    let lines = rows.helper(g, zero);
+    let turns = size().and("turns", lines.unrolled() as f64);
+    let code = Code::own(Work::default().and("calls", 1.0)).sharing_one(function.into(), "depthwise", size());
+    code.sharing_one(lines.name().into(), kind, turns)
 }
 
 /// The name of the function that layers of one shape share.
@@ -129,6 +128,13 @@ impl Rows {
         (self.band - 1) * self.line_stride + 3
     }
 
+    /// The lines of a band of the whole image that lie before and after it, from one to another.
+    fn padding(&self, g: &Geometry) -> [(usize, usize); 2] {
+        let pad = g.pad[1 - self.axis].min(self.inputs());
+        let stop = (pad + [g.height, g.width][1 - self.axis]).min(self.inputs());
+        [(0, pad), (stop, self.inputs())]
+    }
+
     /// Words of a channel in working memory.
     fn plane(&self) -> usize {
         self.inputs() * self.words
@@ -158,8 +164,10 @@ impl Rows {
             length: self.length,
             stride: self.stride,
             words: self.words,
+            plane: self.plane(),
             line_stride: self.line_stride,
             steps: [along * g.channels, across * g.channels],
+            down: self.axis == 0,
             zero,
         }
     }
@@ -197,12 +205,12 @@ impl Rows {
         let (lines, words) = (self.lines as f64, (self.words - 1) as f64);
         let bands = self.lines.div_ceil(self.band) as f64;
         let word = match (self.stride, fast) {
-            (1, true) => 31.0,
+            (1, true) => 26.5,
             (1, false) => 42.0,
-            (_, true) => 19.0,
+            (_, true) => 14.0,
             (_, false) => 29.0,
         };
-        let line = word * words + if fast { 28.0 } else { 35.0 };
+        let line = word * words + if fast { 22.0 } else { 35.0 };
         let unpack = (5.0 * words + 12.0) * (self.line_stride as f64 * lines + 2.0);
         60.0 * bands + lines * line + unpack
     }
@@ -220,12 +228,14 @@ pub fn print(t: &mut Template<'_>, w: &mut Writer) {
     let x = t.arg(0);
     w.line("uint32_t *const rows = (uint32_t *)scratch;");
     bands(t, w, (&g, &rows), &x, o.pad_value, |t, w, first, lines| {
+        w.open_for("j", CHANNELS, 1);
         let mut values = vec![format!("rows + {}", affine(rows.plane(), "j", 0))];
         for (j, _) in operands(t) {
             values.push(t.arg(j));
         }
         values.extend(["out", "c + j", first, lines].map(String::from));
         w.line(format!("{}_lines({});", t.name, values.join(", ")));
+        w.close();
     });
 }
 
@@ -247,27 +257,23 @@ fn print_shared(
     let table: Vec<String> = (0..g.channels)
         .map(|c| {
             let (start, word) = rescale.plain(c);
-            format!("{{0x{:x}u, 0x{word:x}u}},", start as u32)
+            format!("0x{:x}u, 0x{word:x}u,", start as u32)
         })
         .collect();
     let table = table.chunks(4).map(|line| format!("    {}\n", line.join(" "))).collect::<String>();
-    t.functions.push_str(&format!("static const uint32_t {}_table[{}][2] = {{\n{table}}};\n\n", t.name, g.channels));
+    t.functions.push_str(&format!("static const uint32_t {}_table[{}] = {{\n{table}}};\n\n", t.name, 2 * g.channels));
     let lines = rows.helper(g, rescale.zero());
     t.helpers.get("lines");
     let lines = t.helpers.make(&lines.name(), || lines.text());
     let unsigned = t.kernel.arg_types[0].dtype == DType::U8;
     let ty = if unsigned { "uint8_t" } else { "int8_t" };
     let f = &mut Writer::default();
-    bands(t, f, (g, rows), "x", pad_value, |t, f, first, lines_of| {
-        let pair = t.helpers.get("pair");
-        f.line("const int8_t *const taps = weights + (c + j) * 9;");
-        let words: Vec<String> = rows.pairs().into_iter().map(|(low, high)| format!("{pair}({low}, {high})")).collect();
-        f.line(format!("const uint32_t channel[8] = {{{}, table[c + j][0], table[c + j][1]}};", words.join(", ")));
+    bands(t, f, (g, rows), "x", pad_value, |_, f, first, lines_of| {
         let to = match first {
-            "0" => "out + c + j".into(),
-            _ => format!("out + ({first}) * {} + c + j", g.channels),
+            "0" => "out + c".into(),
+            _ => format!("out + ({first}) * {} + c", g.channels),
         };
-        f.line(format!("{lines}(rows + {}, {to}, channel, {lines_of});", affine(rows.plane(), "j", 0)));
+        f.line(format!("{lines}(rows, {to}, weights + c * 9, table + c * 2, {lines_of});"));
     });
     let name = shared_name(g, pad_value, rescale.zero(), unsigned);
     let body = std::mem::take(f).finish();
@@ -279,7 +285,7 @@ fn print_shared(
         f.line("__attribute__((noinline))");
         f.line("#endif");
         f.open(format!(
-            "static void $_{name}(const {ty} *x, uint32_t *rows, int8_t *out, const int8_t *weights, const uint32_t (*table)[2])"
+            "static void $_{name}(const {ty} *x, uint32_t *rows, int8_t *out, const int8_t *weights, const uint32_t *table)"
         ));
         body.lines().for_each(|line| f.line(line));
         f.close();
@@ -289,8 +295,8 @@ fn print_shared(
     w.line(format!("{shared}({x}, (uint32_t *)scratch, out, {weights}, {}_table);", t.name));
 }
 
-/// Prints the loops over images, channels and bands. `each` prints what makes the lines of channel `c + j`, of its first
-/// pixel and its number of lines.
+/// Prints the loops over images, channels and bands. `each` prints what makes the lines of the channels from `c` on, of
+/// their first pixel and number of lines.
 fn bands(
     t: &mut Template<'_>,
     w: &mut Writer,
@@ -299,16 +305,22 @@ fn bands(
     pad_value: i32,
     each: impl Fn(&mut Template<'_>, &mut Writer, &str, &str),
 ) {
+    let whole = rows.band == rows.lines;
+    if whole {
+        // Lines of padding are there for all channels.
+        for (from, to) in rows.padding(g).into_iter().filter(|(from, to)| from < to) {
+            let words = (to - from) * rows.words;
+            fill(t, w, (rows, pad_value), &plus("rows", from * rows.words), words);
+        }
+    }
     if g.batch > 1 {
         w.open_for("n", g.batch, 1);
     }
     w.open_for("c", g.channels, CHANNELS);
-    let whole = rows.band == rows.lines;
     if !whole {
         w.open_for("first", rows.lines, rows.band);
     }
     unpack(t, w, (g, rows), x, pad_value);
-    w.open_for("j", CHANNELS, 1);
     let image = if g.batch > 1 { format!("n * {}", g.out[0] * g.out[1]) } else { String::new() };
     let line = if rows.axis == 1 { g.out[1] } else { 1 };
     let first = if whole { String::new() } else { affine(line, "first", 0) };
@@ -324,7 +336,6 @@ fn bands(
         format!("{min}({} - first, {})", rows.lines, rows.band)
     };
     each(t, w, &pixel, &lines);
-    w.close();
     let keep = 3usize.saturating_sub(rows.line_stride);
     if !whole {
         // The first lines of the next band.
@@ -341,6 +352,12 @@ fn bands(
     }
 }
 
+/// Fills words of the four channels with padding.
+fn fill(t: &mut Template<'_>, w: &mut Writer, (rows, pad_value): (&Rows, i32), to: &str, words: usize) {
+    let (planes, half) = (t.helpers.get("fill_planes"), pad_value as u16 as u32);
+    w.line(format!("{planes}({to}, 0x{:08x}u, {words}, {});", half << 16 | half, rows.plane()));
+}
+
 /// Brings the input lines of a band into working memory.
 fn unpack(t: &mut Template<'_>, w: &mut Writer, (g, rows): (&Geometry, &Rows), x: &str, pad_value: i32) {
     let unsigned = t.kernel.arg_types[0].dtype == DType::U8;
@@ -353,7 +370,8 @@ fn unpack(t: &mut Template<'_>, w: &mut Writer, (g, rows): (&Geometry, &Rows), x
     let whole = rows.band == rows.lines;
     let keep = 3usize.saturating_sub(rows.line_stride);
     if whole {
-        w.open_for("i", rows.inputs(), 1);
+        let [(_, first), (stop, _)] = rows.padding(g);
+        w.open(format!("for (int32_t i = {first}; i < {stop}; i++)"));
         w.line(format!("const int32_t line = {};", affine(1, "i", -line_pad)));
     } else {
         let start = if keep > 0 { format!("first == 0 ? 0 : {keep}") } else { "0".into() };
@@ -361,17 +379,12 @@ fn unpack(t: &mut Template<'_>, w: &mut Writer, (g, rows): (&Geometry, &Rows), x
         w.line(format!("const int32_t line = {} + i;", affine(rows.line_stride, "first", -line_pad)));
     }
     w.line(format!("uint32_t *const to = rows + {};", affine(rows.words, "i", 0)));
-    let half = pad_value as u16 as u32;
-    let (planes, opaque) = (t.helpers.get("fill_planes"), t.helpers.get("opaque"));
-    let fill = |w: &mut Writer, k: usize, n: usize| {
-        let pair = format!("0x{:08x}u", half << 16 | half);
-        w.line(format!("{planes}({}, {pair}, {n}, {});", plus("to", k), rows.plane()));
-    };
+    let opaque = t.helpers.get("opaque");
     let last = (rows.lines as i64 - 1) * rows.line_stride as i64 + 3 - line_pad;
     let spare = (rows.lines.div_ceil(rows.band) * rows.band - rows.lines) * rows.line_stride;
-    if line_pad > 0 || last + spare as i64 > lines as i64 {
+    if !whole && (line_pad > 0 || last + spare as i64 > lines as i64) {
         w.open(format!("if ((uint32_t)line >= {lines}u)"));
-        fill(w, 0, rows.words);
+        fill(t, w, (rows, pad_value), "to", rows.words);
         w.line("continue;");
         w.close();
     }
@@ -387,7 +400,7 @@ fn unpack(t: &mut Template<'_>, w: &mut Writer, (g, rows): (&Geometry, &Rows), x
     while k < rows.words {
         let run = (k..rows.words).take_while(|&other| count(other) == count(k)).count();
         match count(k) {
-            0 => fill(w, k, run),
+            0 => fill(t, w, (rows, pad_value), &plus("to", k), run),
             2 => {
                 let from = 2 * k as i64 - pad;
                 let word = |w: &mut Writer, to: &str, at: &str, place: usize| {

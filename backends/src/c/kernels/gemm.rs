@@ -28,6 +28,12 @@ use mcc_ir::plan::Overlap;
 use mcc_ir::target::{Feature, Target};
 use mcc_ir::types::TensorType;
 
+/// Bytes of working memory that several pairs of pixels may take at a time.
+const MOST_WIDENED: usize = 512;
+
+/// Pairs of pixels at a time of which the call is no longer felt.
+const MOST_PAIRS: usize = 16;
+
 /// Where a pixel's row comes from.
 enum Source {
     /// Row p of x, contiguous.
@@ -50,7 +56,7 @@ pub enum Form {
 }
 
 /// A product of `pixels` rows of `depth` values with `outs` channels of weights.
-struct Gemm {
+pub struct Gemm {
     style: Style,
     source: Source,
     pixels: usize,
@@ -187,7 +193,7 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
     packings[1] = Packing::Pairs { rows: g.block().1 };
     let goes_on = strips::goes_on(spec.op.post());
     let work = work::rest(g.strips_work(spec.op), spec);
-    let scratch_bytes = g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
+    let scratch_bytes = g.pairs_at_once(spec.op) * g.scratch_bytes() + if goes_on { 2 * g.outs } else { 0 };
     let code = match g.shares(spec.op) {
         true => Code::own(Work::default().and("calls", 1.0)).sharing(if g.x == DType::U8 {
             "pixels_u8"
@@ -197,11 +203,22 @@ fn offer_strips(spec: &KernelSpec<'_>, target: &Target, matmul: bool) -> Option<
         false => Code::own(g.rows_code(work::rest_code(spec))),
     };
     let code = code.sharing("quads");
-    let overlap = if g.shares(spec.op) && g.grows() { g.behind() } else { g.overlap(spec) };
+    let block = 2 * g.pairs_at_once(spec.op);
+    let overlap = match g.shares(spec.op) {
+        true if g.grows() => g.behind(block),
+        true => ahead(spec, block, true, |p| p * g.depth),
+        false => g.overlap(spec),
+    };
     Some(Offer { packings, scratch_bytes, work, code, overlap: Some(overlap) })
 }
 
 impl Gemm {
+    /// Rows, their depth and channels of a product.
+    pub fn rows(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<(usize, usize, usize)> {
+        let g = Gemm::new(op, arg_types, out, Style::Dsp, Form::Pairs)?;
+        Some((g.pixels, g.depth, g.outs))
+    }
+
     fn strips(op: &Op, arg_types: &[TensorType], out: &TensorType) -> Option<Gemm> {
         Some(Gemm { whole: true, ..Gemm::new(op, arg_types, out, Style::Dsp, Form::Pairs)? })
     }
@@ -211,9 +228,17 @@ impl Gemm {
         self.outs > self.depth
     }
 
-    /// Of two pixels that grow, made in descending order, all is read before they are written over pixels above.
-    fn behind(&self) -> Overlap {
-        Overlap::Behind(self.pixels.saturating_sub(2) * (self.outs - self.depth))
+    /// Of a block of pixels that grow, made in descending order, all is read before they are written over pixels above.
+    fn behind(&self, block: usize) -> Overlap {
+        Overlap::Behind(self.pixels.saturating_sub(block) * (self.outs - self.depth))
+    }
+
+    /// Pairs of pixels that are widened before they are multiplied.
+    fn pairs_at_once(&self, op: &Op) -> usize {
+        if !self.shares(op) {
+            return 1;
+        }
+        (MOST_WIDENED / self.scratch_bytes().max(1)).clamp(1, MOST_PAIRS).min(self.pixels.div_ceil(2))
     }
 
     /// Whether the form that makes whole pixels does so in a loop that layers share.
@@ -340,6 +365,7 @@ impl Gemm {
         let groups = self.padded() / 4;
         let work = Work::default()
             .and("runs of the kernel", 1.0)
+            .and("blocks", pairs.div_ceil(self.pairs_at_once(op)) as f64)
             .and("pairs", pairs as f64)
             .and("quads", quads)
             .and("groups", quads * groups as f64)
@@ -431,15 +457,16 @@ pub fn print_strips(t: &mut Template<'_>, w: &mut Writer) {
         strips::define(t, g.padded() / 4, 2);
         let unsigned = g.x == DType::U8;
         let (bits, extend) = if unsigned { ("u8", "uxtb16") } else { ("s8", "sxtb16") };
-        for helper in ["quads", "load_4", extend] {
+        for helper in ["shared", "quads", "load_4", extend] {
             t.helpers.get(helper);
         }
         let pixels = t.helpers.make(&format!("pixels_{bits}"), || quads::pixels(unsigned));
         let x = t.arg(0);
         w.line(format!(
-            "{pixels}({x}, (uint32_t *)scratch, out, &{}_layer, {}, {});",
+            "{pixels}({x}, (uint32_t *)scratch, out, &{}_layer, {}, {}, {});",
             t.name,
             g.pixels,
+            2 * g.pairs_at_once(&k.op),
             g.grows() as u8
         ));
         return;
@@ -535,7 +562,7 @@ fn sum(pointer: &str, offset: &str) -> String {
 fn channels(t: &mut Template<'_>, w: &mut Writer, g: &Gemm, from: &str, p: &str, n: usize) {
     if g.whole {
         let quads = t.helpers.get("quads");
-        return strips::pixels(t, w, (&quads, from, ""), "pixels", (p, n));
+        return strips::pixels(t, w, (&quads, from, ", 1"), "pixels", (p, n));
     }
     let (_, block) = g.block();
     let whole = g.outs - g.outs % block;

@@ -4,6 +4,7 @@
 //! Every kernel is printed from a template with all shapes, strides, pads and clamps as constants. Each sums in the order
 //! of the operator's loop nest, so integers agree bit for bit and floats do where the compiler does not contract.
 
+mod dense;
 mod depthwise;
 mod depthwise_rows;
 mod direct;
@@ -14,8 +15,9 @@ mod mve_gemm;
 mod mve_pool;
 mod mve_store;
 mod nibbles;
-mod rescale;
+pub(super) mod rescale;
 mod residual;
+mod runs;
 mod strips;
 mod winograd;
 mod work;
@@ -48,6 +50,7 @@ pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s8-winograd-2", offer: winograd::offer_f2 },
     Implementation { id: "conv2d-s8-winograd-stride-2", offer: winograd::offer_stride_2 },
     Implementation { id: "conv2d-s8-direct", offer: direct::offer },
+    Implementation { id: "conv2d-s8-runs", offer: runs::offer },
     Implementation { id: "conv2d-s8-strips", offer: gemm::offer_conv_strips },
     Implementation { id: "matmul-s8-strips", offer: gemm::offer_matmul_strips },
     Implementation { id: "conv2d-s8-pairs", offer: gemm::offer_conv_pairs },
@@ -57,6 +60,8 @@ pub const CATALOGUE: &[Implementation] = &[
     Implementation { id: "conv2d-s4", offer: gemm::offer_conv_s4 },
     Implementation { id: "conv2d-s8", offer: gemm::offer_conv_s8 },
     Implementation { id: "conv2d-f32", offer: gemm::offer_conv_f32 },
+    Implementation { id: "row-s8-pairs", offer: dense::offer },
+    Implementation { id: "row-s8-bytes", offer: dense::offer_bytes },
     Implementation { id: "matmul-s8-pairs", offer: gemm::offer_matmul_pairs },
     Implementation { id: "matmul-s8-dsp", offer: gemm::offer_matmul_dsp },
     Implementation { id: "matmul-s4-fours", offer: gemm::offer_matmul_fours },
@@ -128,7 +133,10 @@ impl Template<'_> {
             "conv2d-s8-winograd-2" => winograd::print(self, w, Winograd::F2),
             "conv2d-s8-winograd-stride-2" => winograd::print(self, w, Winograd::Stride2),
             "conv2d-s8-direct" => direct::print(self, w),
+            "conv2d-s8-runs" => runs::print(self, w),
             "conv2d-s8-strips" | "matmul-s8-strips" => gemm::print_strips(self, w),
+            "row-s8-pairs" => dense::print(self, w, true),
+            "row-s8-bytes" => dense::print(self, w, false),
             "conv2d-s8-pairs" | "matmul-s8-pairs" => gemm::print(self, w, Style::Dsp, Form::Pairs),
             "conv2d-s4-fours" | "matmul-s4-fours" => gemm::print(self, w, Style::Dsp, Form::Fours),
             "conv2d-s4-dsp" | "matmul-s4-dsp" => gemm::print(self, w, Style::Dsp, Form::Nibbles),

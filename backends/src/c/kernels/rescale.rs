@@ -13,8 +13,9 @@ use mcc_ir::requant;
 use mcc_ir::scalar::Eval;
 use mcc_ir::tensor::Tensor;
 
-/// Bits that the integer form keeps below the point.
-pub const SHIFT: u32 = 4;
+/// Bits that the integer form keeps below the point. More of them leave less room for large scales, as depthwise layers have
+/// them; of factors there are hardly more.
+pub const SHIFT: u32 = 2;
 
 /// Scales below keep no exact product with 2^-8.
 const SMALLEST: f64 = 1e-30;
@@ -94,19 +95,31 @@ impl Rescale {
         range
     }
 
-    /// The factor of a channel whose sums arrive `moved`.
+    /// The factor of a channel whose sums arrive `moved`, in 256ths.
     fn factor(&self, channel: usize, moved: i64) -> Option<u32> {
+        self.factor_of(channel, self.range(channel), moved)
+    }
+
+    /// The same for all sums of a range.
+    fn factor_of(&self, channel: usize, range: [i64; 2], moved: i64) -> Option<u32> {
         let (scale, bits) = self.scales[channel];
         // A sum that wraps when it is shifted makes no steps.
         if let Rounding::Single { shift } = self.rounding
-            && self.range(channel).iter().any(|end| end.abs() >= 1 << (31 - shift.min(31)))
+            && range.iter().any(|end| end.abs() >= 1 << (31 - shift.min(31)))
         {
             return None;
         }
         let rounded = |acc| {
             requant::requantize(&mut Eval, self.rounding, acc, bits, self.zero, i8::MIN.into(), i8::MAX.into()) as i32
         };
-        factor(rounded, scale, self.zero, self.range(channel), moved)
+        factor(rounded, scale, self.zero, range, moved)
+    }
+
+    /// As [`Rescale::factor`] for sums that arrive times 2^8, which leaves room for a part of one: that part, and the factor.
+    fn fine_factor(&self, channel: usize, moved: i64) -> Option<(i64, u32)> {
+        let parts = (0..8).flat_map(|bit| [2 << bit, 3 << bit]).map(|n| n / 2).flat_map(|n: i64| [n, -n]);
+        let parts = std::iter::once(0).chain(parts.filter(|n| n.abs() <= 128));
+        parts.into_iter().find_map(|part| Some((part, self.factor(channel, 256 * moved + part)?)))
     }
 
     /// Where the sums of a channel start, and its word: a factor, which is not negative, or the bits of the negative scale.
@@ -115,26 +128,48 @@ impl Rescale {
         (self.bias[channel], self.factor(channel, 0).unwrap_or((-scale).to_bits()))
     }
 
-    /// As [`Rescale::plain`] for sums that stay below 2^23 and arrive times 2^8. A greater bias, as channels have that are
+    /// As [`Rescale::plain`] for sums that stay below 2^23 and arrive times 2^8, as they start. A greater bias, as channels have that are
     /// dead or nearly so, is replaced by another one with a factor that makes up for it; `None` where none does.
     pub fn raised(&self, channel: usize) -> Option<(i32, u32)> {
         let (bias, scale, range) = (self.bias[channel] as i64, self.scales[channel].0 as f32, self.range(channel));
-        if range.iter().all(|end| end.abs() < 1 << 23) {
-            return Some((bias as i32, self.factor(channel, 0).unwrap_or((-scale / 256.0).to_bits())));
+        if range.iter().all(|end| end.abs() < (1 << 23) - 1) {
+            let (part, word) = self.fine_factor(channel, 0).unwrap_or((0, (-scale / 256.0).to_bits()));
+            return Some(((256 * bias + part) as i32, word));
         }
-        let room = (1 << 23) - 1 - (range[0] - bias).abs().max((range[1] - bias).abs());
+        let room = (1 << 23) - 2 - (range[0] - bias).abs().max((range[1] - bias).abs());
         let moved = (room >= 0).then(|| bias.clamp(-room, room))?;
-        Some((moved as i32, self.factor(channel, moved - bias)?))
+        let (part, word) = self.fine_factor(channel, moved - bias)?;
+        Some(((256 * moved + part) as i32, word))
+    }
+
+    /// Where the sums of a channel start.
+    pub fn start(&self, channel: usize) -> i32 {
+        self.bias[channel]
+    }
+
+    /// The same of a channel whose sums stay below 2^23.
+    pub fn small(&self, channel: usize) -> Option<i32> {
+        self.range(channel).iter().all(|end| end.abs() < 1 << 23).then(|| self.bias[channel])
+    }
+
+    /// The word that suits all channels: a factor, or the bits of the negative scale where that is one.
+    pub fn common(&self) -> Option<u32> {
+        let (scale, bits) = self.scales[0];
+        let same = self.scales.iter().all(|other| other.1 == bits);
+        let ranges = (0..self.scales.len()).map(|c| self.range(c));
+        let range = ranges.reduce(|[low, high], [l, h]| [low.min(l), high.max(h)]).filter(|_| same)?;
+        let by_scale = || (self.rounding == Rounding::F32HalfEven).then(|| (-(scale as f32)).to_bits());
+        self.factor_of(0, range, 0).or_else(by_scale)
     }
 
     /// Whether [`Rescale::raised`] is there.
     pub fn can_raise(&self, channel: usize) -> bool {
-        self.range(channel).iter().all(|end| end.abs() < 1 << 23) || self.raised(channel).is_some()
+        self.range(channel).iter().all(|end| end.abs() < (1 << 23) - 1) || self.raised(channel).is_some()
     }
 }
 
 /// The factor under which all sums of `range` come out as `rounded` says, if there is one; it multiplies the sum plus
-/// `moved`. `rounded` never falls and is about `scale` times the sum, plus `zero`.
+/// `moved` 256ths. `rounded` never falls and is about `scale` times the sum, plus `zero`.
 fn factor(rounded: impl Fn(u32) -> i32, scale: f64, zero: i32, [low, high]: [i64; 2], moved: i64) -> Option<u32> {
     let (low, high) = (i32::try_from(low).ok()? as i64, i32::try_from(high).ok()? as i64);
     let rounded = |acc: i64| rounded(acc as i32 as u32);
@@ -151,12 +186,12 @@ fn factor(rounded: impl Fn(u32) -> i32, scale: f64, zero: i32, [low, high]: [i64
             first += 1;
         }
         // What the product has to reach from there on, and must not reach before.
-        let goal = (((step as i128) << SHIFT) - start) << 32;
+        let goal = (((step as i128) << SHIFT) - start) << 40;
         for (acc, reach) in [(first, true), (first - 1, false)] {
             if acc < low || acc > high {
                 continue;
             }
-            let acc = (acc + moved) as i128;
+            let acc = (256 * acc + moved) as i128;
             match (acc.signum(), reach) {
                 (0, _) if (goal <= 0) == reach => {}
                 (0, _) => return None,
@@ -183,9 +218,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Of a sum in 256ths.
     fn by_factor(acc: i64, factor: u32, zero: i32) -> i64 {
         let start = ((zero as i64) << SHIFT) + (1 << (SHIFT - 1));
-        (((acc * factor as i64 + (start << 32)) >> 32) >> SHIFT).clamp(-128, 127)
+        let scaled = (acc as i128 * factor as i128 + ((start as i128) << 40)) >> (40 + SHIFT);
+        scaled.clamp(-128, 127) as i64
     }
 
     fn wanted(rounding: Rounding, acc: i64, operand: u32, zero: i32) -> i32 {
@@ -208,7 +245,7 @@ mod tests {
                 prop_assert!(factor < 1 << 31);
                 for acc in low..=high {
                     let wanted = wanted(Rounding::F32HalfEven, acc, scale.to_bits(), zero);
-                    prop_assert_eq!(by_factor(acc + moved, factor, zero), wanted as i64, "{} * {} + {}", acc, scale, zero);
+                    prop_assert_eq!(by_factor(256 * acc + moved, factor, zero), wanted as i64, "{} * {} + {}", acc, scale, zero);
                 }
             }
         }
@@ -224,7 +261,7 @@ mod tests {
             let Some(factor) = factor(rounded, scale, zero, [-300_000, 300_000], 0) else { continue };
             found += 1;
             for acc in -300_000..=300_000 {
-                assert_eq!(by_factor(acc, factor, zero), rounded(acc as i32 as u32) as i64, "{acc} * {scale}");
+                assert_eq!(by_factor(256 * acc, factor, zero), rounded(acc as i32 as u32) as i64, "{acc} * {scale}");
             }
         }
         assert!(found > 2, "{found} of 4");
@@ -239,6 +276,6 @@ mod tests {
         assert_eq!(half_even_factor(0.015_625, 0, [-10_000, 10_000], 0), None);
         // No step is reached at all.
         assert!(half_even_factor(1e-9, 3, [-1000, 1000], 0).is_some());
-        assert!(half_even_factor(1e-9, -128, [2_000_000_000, 2_000_100_000], -1_996_000_000).is_some());
+        assert!(half_even_factor(1e-9, -128, [2_000_000_000, 2_000_100_000], -1_996_000_000 * 256).is_some());
     }
 }

@@ -45,7 +45,7 @@ pub fn define(t: &mut Template<'_>, groups: usize, length: usize) {
     for c in (0..channels).step_by(CHANNELS) {
         let raised = |c: usize| rescale.raised(c).expect("offered only where there is one");
         let all = [raised(c), rescale.plain(c + 1), raised(c + 2), rescale.plain(c + 3)];
-        let starts = [0, 2].map(|i| [all[i].0.wrapping_shl(8).wrapping_add(all[i + 1].0), all[i + 1].0]);
+        let starts = [0, 2].map(|i| [all[i].0.wrapping_add(all[i + 1].0), all[i + 1].0]);
         let words = starts.concat().into_iter().map(|s| s as u32).chain(all.map(|(_, word)| word));
         let words: Vec<String> = words.map(|v| format!("0x{v:x}u,")).collect();
         w.line(format!("    {}", words.join(" ")));

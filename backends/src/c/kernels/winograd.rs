@@ -5,7 +5,7 @@
 //! frequency, which is where nearly all time goes; then each tile is transformed back, and its outputs inside the image
 //! are finished and stored.
 
-use super::rescale::Rescale;
+use super::rescale::{self, Rescale};
 use super::residual::Residual;
 use super::{Geometry, Style, Template, affine, suits, work};
 use crate::c::writer::Writer;
@@ -232,7 +232,7 @@ fn tables(t: &mut Template<'_>, rescale: &Rescale, outs: usize, place: Option<[u
 
 /// What a scaled sum is added to.
 fn start_of(rescale: &Rescale) -> i32 {
-    (2 * rescale.zero() + 1) << 3
+    (2 * rescale.zero() + 1) << (rescale::SHIFT - 1)
 }
 
 pub fn print(t: &mut Template<'_>, w: &mut Writer, form: Winograd) {
