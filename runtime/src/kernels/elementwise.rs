@@ -129,22 +129,6 @@ pub struct Chain<'a> {
     out: *mut f32,
 }
 
-/// # Safety
-/// As [`simd::Simd::load`], for the first `lanes` lanes.
-#[inline(always)]
-unsafe fn load<S: Words>(from: *const f32, lanes: usize) -> S::V {
-    // SAFETY: the caller's contract.
-    unsafe { if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) } }
-}
-
-/// # Safety
-/// As [`simd::Simd::store`], for the first `lanes` lanes.
-#[inline(always)]
-unsafe fn store<S: Words>(to: *mut f32, lanes: usize, v: S::V) {
-    // SAFETY: the caller's contract.
-    unsafe { if lanes < S::LANES { S::store_part(to, lanes, v) } else { S::store(to, v) } }
-}
-
 /// An argument's vector at an element of a row.
 ///
 /// # Safety
@@ -155,8 +139,8 @@ unsafe fn argument<S: Words>(c: &Chain<'_>, i: usize, row: usize, at: usize, lan
     unsafe {
         let (reading, which) = c.readings[i];
         match reading {
-            Reading::Whole => load::<S>(c.arguments[which].add(row * c.row + at), lanes),
-            Reading::Row => load::<S>(c.arguments[which].add(at), lanes),
+            Reading::Whole => S::load_first(c.arguments[which].add(row * c.row + at), lanes),
+            Reading::Row => S::load_first(c.arguments[which].add(at), lanes),
             Reading::One => S::splat(*c.arguments[which]),
             Reading::Constant(value) => S::splat(value),
         }
@@ -221,7 +205,7 @@ unsafe fn block<S: Words, const NV: usize>(c: &Chain<'_>, row: usize, at: usize,
             }
         }
         for (j, v) in values.iter().enumerate() {
-            store::<S>(c.out.add(row * c.row + at + j * S::LANES), lanes, *v);
+            S::store_first(c.out.add(row * c.row + at + j * S::LANES), lanes, *v);
         }
     }
 }
@@ -326,17 +310,17 @@ unsafe fn softmax<S: Words>(x: *const f32, out: *mut f32, n: usize) {
         let mut sums = S::splat(0.0);
         for at in (0..n).step_by(S::LANES) {
             let lanes = S::LANES.min(n - at);
-            let below = s.bin(BinOp::SubF, load::<S>(x.add(at), lanes), max);
+            let below = s.bin(BinOp::SubF, S::load_first(x.add(at), lanes), max);
             let e = elementary::exp(&mut s, below);
-            store::<S>(out.add(at), lanes, e);
+            S::store_first(out.add(at), lanes, e);
             // Lanes beyond the row are 0 in what is read again.
             sums = S::add(sums, if lanes < S::LANES { S::load_part(out.add(at), lanes) } else { e });
         }
         let sum = S::splat(across::<S>(sums, |a, b| a + b));
         for at in (0..n).step_by(S::LANES) {
             let lanes = S::LANES.min(n - at);
-            let v = S::div(load::<S>(out.add(at), lanes), sum);
-            store::<S>(out.add(at), lanes, v);
+            let v = S::div(S::load_first(out.add(at), lanes), sum);
+            S::store_first(out.add(at), lanes, v);
         }
     }
 }
@@ -359,7 +343,7 @@ unsafe fn layer_norm<S: Words>(
         let count = n as f32;
         let mut sums = S::splat(0.0);
         for at in (0..n).step_by(S::LANES) {
-            sums = S::add(sums, load::<S>(x.add(at), S::LANES.min(n - at)));
+            sums = S::add(sums, S::load_first(x.add(at), S::LANES.min(n - at)));
         }
         let mean = S::splat(across::<S>(sums, |a, b| a + b) / count);
         let mut squares = S::splat(0.0);
@@ -377,9 +361,9 @@ unsafe fn layer_norm<S: Words>(
         let deviation = norm::deviation(&mut s, S::splat(square / count), epsilon);
         for at in (0..n).step_by(S::LANES) {
             let lanes = S::LANES.min(n - at);
-            let v = S::sub(load::<S>(x.add(at), lanes), mean);
-            let (scale, bias) = (load::<S>(scale.add(at), lanes), load::<S>(bias.add(at), lanes));
-            store::<S>(out.add(at), lanes, norm::normalise(&mut s, v, deviation, scale, bias));
+            let v = S::sub(S::load_first(x.add(at), lanes), mean);
+            let (scale, bias) = (S::load_first(scale.add(at), lanes), S::load_first(bias.add(at), lanes));
+            S::store_first(out.add(at), lanes, norm::normalise(&mut s, v, deviation, scale, bias));
         }
     }
 }

@@ -34,14 +34,10 @@ impl FloatEpilogue {
             let mut v = sum;
             if !self.residual.is_null() {
                 let from = self.residual.add(at);
-                v = S::add(v, if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) });
+                v = S::add(v, S::load_first(from, lanes));
             }
             let v = S::at_least(S::splat(self.bounds.0), S::at_most(S::splat(self.bounds.1), v));
-            if lanes < S::LANES {
-                S::store_part(self.out.add(at), lanes, v);
-            } else {
-                S::store(self.out.add(at), v);
-            }
+            S::store_first(self.out.add(at), lanes, v);
         }
     }
 }

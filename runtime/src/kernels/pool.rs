@@ -55,7 +55,7 @@ unsafe impl<S: Simd> Windows for Largest<Floats<S>> {
     #[inline(always)]
     unsafe fn add(_: &FloatEpilogue, v: S::V, from: *const f32, lanes: usize) -> S::V {
         // SAFETY: the trait's contract.
-        unsafe { S::at_least(if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) }, v) }
+        unsafe { S::at_least(S::load_first(from, lanes), v) }
     }
     #[inline(always)]
     unsafe fn finish(e: &FloatEpilogue, at: usize, lanes: usize, v: S::V, _: usize) {
@@ -79,7 +79,7 @@ unsafe impl<S: Simd> Windows for Mean<Floats<S>> {
     #[inline(always)]
     unsafe fn add(_: &FloatEpilogue, v: S::V, from: *const f32, lanes: usize) -> S::V {
         // SAFETY: the trait's contract.
-        unsafe { S::add(v, if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) }) }
+        unsafe { S::add(v, S::load_first(from, lanes)) }
     }
     #[inline(always)]
     unsafe fn finish(e: &FloatEpilogue, at: usize, lanes: usize, v: S::V, count: usize) {

@@ -23,6 +23,18 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store(to: *mut f32, v: Self::V);
     /// The first `n` lanes, of 1 to `LANES`.
     unsafe fn store_part(to: *mut f32, n: usize, v: Self::V);
+    /// The first `lanes` lanes: a whole vector, or a part of one.
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, lanes: usize) -> Self::V {
+        // SAFETY: the trait's contract.
+        unsafe { if lanes < Self::LANES { Self::load_part(from, lanes) } else { Self::load(from) } }
+    }
+    /// The first `lanes` lanes: a whole vector, or a part of one.
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, lanes: usize, v: Self::V) {
+        // SAFETY: the trait's contract.
+        unsafe { if lanes < Self::LANES { Self::store_part(to, lanes, v) } else { Self::store(to, v) } }
+    }
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;

@@ -205,14 +205,6 @@ pub struct Backward<'a> {
 }
 
 /// # Safety
-/// As [`Simd::load`], for the first `lanes` lanes.
-#[inline(always)]
-unsafe fn load<S: Simd>(from: *const f32, lanes: usize) -> S::V {
-    // SAFETY: the caller's contract.
-    unsafe { if lanes < S::LANES { S::load_part(from, lanes) } else { S::load(from) } }
-}
-
-/// # Safety
 /// The level's instructions must be there; the strip and `to` must be good for what the numbers say.
 #[inline(always)]
 unsafe fn forward<S: Simd>(p: &Forward<'_>) {
@@ -236,7 +228,7 @@ unsafe fn forward<S: Simd>(p: &Forward<'_>) {
                     let v = input::<S>([a, b, c, d]);
                     for (row, v) in v.into_iter().enumerate() {
                         let to = to.add((4 * row + column) * apart);
-                        if lanes < S::LANES { S::store_part(to, lanes, v) } else { S::store(to, v) }
+                        S::store_first(to, lanes, v);
                     }
                 }
             }
@@ -263,10 +255,10 @@ unsafe fn input_line<S: Simd>(x: *const f32, taps: &[usize], lanes: usize) -> [S
     // SAFETY: the caller's contract.
     unsafe {
         input::<S>([
-            load::<S>(x.add(taps[0]), lanes),
-            load::<S>(x.add(taps[1]), lanes),
-            load::<S>(x.add(taps[2]), lanes),
-            load::<S>(x.add(taps[3]), lanes),
+            S::load_first(x.add(taps[0]), lanes),
+            S::load_first(x.add(taps[1]), lanes),
+            S::load_first(x.add(taps[2]), lanes),
+            S::load_first(x.add(taps[3]), lanes),
         ])
     }
 }
@@ -280,10 +272,10 @@ unsafe fn output_column<S: Simd>(from: *const f32, apart: usize, lanes: usize) -
     // SAFETY: the caller's contract.
     unsafe {
         output::<S>([
-            load::<S>(from, lanes),
-            load::<S>(from.add(4 * apart), lanes),
-            load::<S>(from.add(8 * apart), lanes),
-            load::<S>(from.add(12 * apart), lanes),
+            S::load_first(from, lanes),
+            S::load_first(from.add(4 * apart), lanes),
+            S::load_first(from.add(8 * apart), lanes),
+            S::load_first(from.add(12 * apart), lanes),
         ])
     }
 }
