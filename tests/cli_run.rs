@@ -201,6 +201,23 @@ fn all_executors_are_valid() {
 }
 
 #[test]
+fn graphs_are_written_as_onnx() {
+    let folder = tempfile::tempdir().unwrap();
+    for model in MODELS {
+        let path = folder.path().join(format!("{model}.onnx"));
+        let path = path.display();
+        ok(&format!("opt {model}.onnx --pass fold -o {path}"));
+        let r = json(&format!("run {path} --backend plan --case {model}.npz --json"));
+        assert_eq!(r["ok"], true, "{r}");
+    }
+    let path = folder.path().join("sums.onnx");
+    let output = run(&format!("opt fm_lenet5_int8_qdq.onnx --pass fold,integerise -o {}", path.display()));
+    assert_eq!(status(&output), 1);
+    assert!(stderr(&output).starts_with("error[E0306]: node "), "{}", stderr(&output));
+    assert!(!path.exists());
+}
+
+#[test]
 fn graphs_in_the_text_form_are_models() {
     let folder = tempfile::tempdir().unwrap();
     for model in MODELS {
@@ -217,6 +234,9 @@ fn graphs_in_the_text_form_are_models() {
         assert_eq!(status(&output), 1);
         assert!(stderr(&output).starts_with("error[E0204]: line "), "{}", stderr(&output));
     }
+    let output = run("opt fm_lenet5.onnx -o model.txt");
+    assert_eq!(status(&output), 64);
+    assert!(stderr(&output).contains("must end in .mcc or .onnx"), "{}", stderr(&output));
     let passes = ok("opt fm_lenet5_int8_qdq.onnx --pass fold,integerise");
     assert!(passes.contains("requant"), "{passes}");
     assert!(!ok("opt fm_lenet5_int8_qdq.onnx --pass fold").contains("requant"));

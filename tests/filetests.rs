@@ -233,6 +233,7 @@ const EXECUTORS: &[(&str, Executor)] = &[
     ("the JIT on loop nests", |graph, samples| compiled(graph, samples, &[], Io::Arena)),
     ("the JIT with kernels", |graph, samples| compiled(graph, samples, mcc_runtime::CATALOGUE, Io::Separate)),
     ("generated C", generated),
+    ("the graph exported to ONNX and imported", exported),
 ];
 
 fn interpret(graph: &Graph, samples: &[Vec<Tensor>], io: Io) -> Result<Option<Vec<Vec<Tensor>>>, String> {
@@ -249,6 +250,17 @@ fn compiled(
     let plan = lower(graph, target("host")?, catalogue, io).map_err(|e| e.to_string())?;
     let mut session = jit::compile(&plan).map_err(|e| e.to_string())?;
     samples.iter().map(|s| session.run_tensors(s).map_err(|e| e.to_string())).collect::<Result<_, _>>().map(Some)
+}
+
+/// What ONNX cannot express is not compared: the exporter says so.
+fn exported(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Option<Vec<Vec<Tensor>>>, String> {
+    let model = match mcc::frontend::export(graph) {
+        Err(e) if e.code() == mcc::frontend::code::EXPORT => return Ok(None),
+        model => model.map_err(|e| e.to_string())?,
+    };
+    let imported = mcc::frontend::import_bytes(model, None, &Default::default()).map_err(|e| e.to_string())?;
+    let outputs: Result<_, _> = samples.iter().map(|s| eval::run(&imported, s)).collect();
+    outputs.map(Some).map_err(|e| e.to_string())
 }
 
 /// C by the host's compiler. Where there is none, nothing is compared, unless this is a CI run.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why a model is not imported.
+/// Why a model is not imported or exported.
 ///
 /// | code | cause |
 /// |---|---|
@@ -26,6 +26,7 @@ use std::path::PathBuf;
 /// | E0303 | the operator is not supported on this element type |
 /// | E0304 | an input must be constant |
 /// | E0305 | the operator's domain is not supported |
+/// | E0306 | an operator of the graph has no form in ONNX |
 ///
 /// [`Error::Unsupported`] carries one [`Diagnostic`] for each node that cannot be imported; every other variant concerns
 /// the file as a whole and stops the import at once.
@@ -83,6 +84,7 @@ pub mod code {
     pub const OPERATOR_TYPE: &str = "E0303";
     pub const NOT_CONSTANT: &str = "E0304";
     pub const DOMAIN: &str = "E0305";
+    pub const EXPORT: &str = "E0306";
 }
 
 /// One fault of a model, of one node or of the whole file (then `index` is `None` and the node's fields are empty).

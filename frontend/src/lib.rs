@@ -1,4 +1,5 @@
-//! ONNX import: an untrusted file becomes a typed [`Graph`], or errors that name every problem.
+//! ONNX import and export. An untrusted file becomes a typed [`Graph`], or errors that name every problem; a graph becomes
+//! a file that other tools run.
 //!
 //! What holds after import: shapes are static, names are resolved, opset differences are gone, shape arithmetic is folded,
 //! and nothing that no output depends on is left. QDQ and QOperator models stay literal (numerics.md); weights keep the
@@ -10,6 +11,7 @@
 
 mod cx;
 mod error;
+mod export;
 mod external;
 mod import;
 mod inputs;
@@ -21,6 +23,7 @@ mod tensor;
 mod tests;
 
 pub use error::{Diagnostic, Error, code};
+pub use export::export;
 pub use import::{NEWEST_OPSET, OLDEST_OPSET};
 pub use ops::supported_operators;
 

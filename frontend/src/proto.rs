@@ -1,4 +1,4 @@
-//! The parts of the ONNX protobuf messages that the importer reads.
+//! The parts of the ONNX protobuf messages that are read or written.
 //!
 //! Field numbers are those of the ONNX IR specification. Fields that are not listed are skipped by the decoder. Tensor
 //! bytes are slices of the file's own buffer. prost refuses messages nested deeper than 100.
@@ -10,6 +10,9 @@ use prost::Message;
 pub struct Model {
     #[prost(int64, optional, tag = "1")]
     pub ir_version: Option<i64>,
+    /// Written only.
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
     #[prost(message, optional, tag = "7")]
     pub graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]

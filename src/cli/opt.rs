@@ -3,6 +3,7 @@
 use super::args::ModelArgs;
 use super::output::{self, Written};
 use mcc::backends::targets;
+use mcc::frontend::export;
 use mcc::ir::text;
 use mcc::passes::{PassCx, pass, pipeline};
 use mcc::{Error, Result};
@@ -10,11 +11,13 @@ use std::path::PathBuf;
 
 /// Run passes on a graph and show it in the text form.
 ///
-/// With -o, constants of more than 64 elements go to a .safetensors file beside the text.
+/// With -o OUT.mcc, constants of more than 64 elements go to a .safetensors file beside the text. With -o OUT.onnx, the
+/// graph is written as an ONNX model of the standard operators.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   mcc opt model.onnx -o model.mcc
-  mcc opt model.mcc --pass fold,integerise")]
+  mcc opt model.mcc --pass fold,integerise
+  mcc opt model.mcc --pass fold -o model.onnx")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -31,7 +34,7 @@ pub struct Args {
     #[arg(long)]
     print_after: bool,
     /// Write the graph to this file
-    #[arg(short, long, value_name = "OUT.mcc")]
+    #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
 }
 
@@ -42,9 +45,14 @@ pub fn run(args: &Args) -> Result<()> {
         true => pipeline::wanted(&cx).collect(),
         false => args.pass.iter().map(|name| pipeline::find(name)).collect::<std::result::Result<Vec<_>, _>>()?,
     };
-    if let Some(path) = args.output.as_ref().filter(|p| p.extension().is_none_or(|e| e != "mcc")) {
-        return Err(Error::Usage(format!("{}: the text form is written to files that end in .mcc", path.display())));
-    }
+    let onnx = match &args.output {
+        None => false,
+        Some(path) => match path.extension().and_then(|e| e.to_str()) {
+            Some("mcc") => false,
+            Some("onnx") => true,
+            _ => return Err(Error::Usage(format!("{}: the file must end in .mcc or .onnx", path.display()))),
+        },
+    };
     let mut graph = mcc::text_file::load(&args.model.model, &args.model.import())?;
     mcc::ir::verify::verify(&graph)?;
     for pass in passes {
@@ -55,7 +63,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     match &args.output {
         Some(path) => {
-            let files = output::write_files(&output::graph_files(&graph, path))?;
+            let contents = if onnx { vec![(path.clone(), export(&graph)?)] } else { output::graph_files(&graph, path) };
+            let files = output::write_files(&contents)?;
             output::print(&files.iter().map(Written::line).collect::<String>())
         }
         None => output::print(&text::print(&graph)),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::code;
-use crate::proto::SparseTensor;
+use crate::proto::{Dimension, DimensionValue, SparseTensor, TensorShape, TensorTypeProto, Type};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

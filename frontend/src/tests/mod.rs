@@ -1,80 +1,24 @@
 //! Tests on models built by hand from the protobuf structs, and what they are built with.
 
 mod constants;
+mod export;
 mod files;
 mod functions;
 mod hostile;
 mod operators;
 mod witness;
 
+pub use crate::export::message::{float, init, int, ints, node, text, value};
 use crate::proto::{
-    Attribute, Dimension, DimensionValue, Graph as GraphProto, Model, Node, OperatorSetId, TensorProto, TensorShape,
-    TensorTypeProto, Type, ValueInfo, attribute_type as at, data_type as dt,
+    Attribute, Graph as GraphProto, Model, Node, OperatorSetId, TensorProto, ValueInfo, attribute_type as at,
+    data_type as dt,
 };
 use crate::{Error, ImportOptions, import_bytes};
 use mcc_ir::{DType, Graph, Tensor, eval};
 use prost::Message;
 
-/// A node with one output.
-pub fn node(op_type: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
-    Node {
-        op_type: op_type.into(),
-        input: inputs.iter().map(|s| s.to_string()).collect(),
-        output: vec![output.into()],
-        attribute,
-        ..Node::default()
-    }
-}
-
-pub fn int(name: &str, i: i64) -> Attribute {
-    Attribute { name: name.into(), i: Some(i), r#type: at::INT, ..Attribute::default() }
-}
-
-pub fn ints(name: &str, ints: &[i64]) -> Attribute {
-    Attribute { name: name.into(), ints: ints.to_vec(), r#type: at::INTS, ..Attribute::default() }
-}
-
-pub fn float(name: &str, f: f32) -> Attribute {
-    Attribute { name: name.into(), f: Some(f), r#type: at::FLOAT, ..Attribute::default() }
-}
-
-pub fn text(name: &str, s: &str) -> Attribute {
-    let s = Some(bytes::Bytes::copy_from_slice(s.as_bytes()));
-    Attribute { name: name.into(), s, r#type: at::STRING, ..Attribute::default() }
-}
-
 pub fn tensor(name: &str, t: TensorProto) -> Attribute {
     Attribute { name: name.into(), t: Some(t), r#type: at::TENSOR, ..Attribute::default() }
-}
-
-/// An input or output; -1 as a dimension is one of unknown size.
-pub fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfo {
-    let dim = dims.iter().map(|&d| Dimension { value: Some(DimensionValue::Value(d)) }).collect();
-    let tensor_type = Some(TensorTypeProto { elem_type, shape: Some(TensorShape { dim }) });
-    ValueInfo { name: name.into(), r#type: Some(Type { tensor_type }) }
-}
-
-/// An initializer with the bytes of a tensor.
-pub fn init(name: &str, t: &Tensor) -> TensorProto {
-    let data_type = match t.dtype() {
-        DType::F32 => dt::FLOAT,
-        DType::I64 => dt::INT64,
-        DType::I32 => dt::INT32,
-        DType::I16 => dt::INT16,
-        DType::I8 => dt::INT8,
-        DType::U8 => dt::UINT8,
-        DType::I4 => dt::INT4,
-        DType::U4 => dt::UINT4,
-        DType::Bool => dt::BOOL,
-        d => panic!("no initializers of {d}"),
-    };
-    TensorProto {
-        name: name.into(),
-        dims: t.shape().iter().map(|&d| d as i64).collect(),
-        data_type,
-        raw_data: Some(t.bytes().clone()),
-        ..TensorProto::default()
-    }
 }
 
 /// A model of opset 13 with one float input `x` and one float output `y` of no declared type.
@@ -85,7 +29,7 @@ pub fn model(x: &[i64], initializer: Vec<TensorProto>, node: Vec<Node>) -> Model
         ir_version: Some(8),
         opset_import: vec![OperatorSetId { domain: String::new(), version: 13 }],
         graph: Some(GraphProto { node, initializer, input, output, name: "test".into(), ..GraphProto::default() }),
-        functions: vec![],
+        ..Model::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The protobuf structs against an independent decoder of the official schema.
 
 use super::*;
+use crate::proto::DimensionValue;
 use onnx_protobuf::Message as _;
 use std::path::{Path, PathBuf};
 
