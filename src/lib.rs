@@ -40,3 +40,12 @@ use std::path::Path;
 pub fn compile_file(path: impl AsRef<Path>, options: &Options) -> Result<Session> {
     Model::load(path, options)?.session()
 }
+
+/// As [`compile_file`], of an ONNX file held in memory. Weights in files beside it are refused.
+///
+/// # Errors
+/// Where the bytes are no model that mcc supports; the message names every unsupported node.
+pub fn compile_bytes(model: impl Into<Vec<u8>>, options: &Options) -> Result<Session> {
+    let graph = mcc_frontend::import_bytes(model.into(), None, &options.import)?;
+    Model::from_graph(graph, options)?.session()
+}
