@@ -32,6 +32,12 @@ pub enum Error {
     /// The model does not fit the target: what is over, and what would help.
     #[error("{}", over.join("\n"))]
     Budget { over: Vec<String>, remedies: Vec<String> },
+    /// The calibration data is not what the model takes.
+    #[error("calibration: {0}")]
+    Calibration(String),
+    /// The model cannot be quantised.
+    #[error("{0}")]
+    Quantise(String),
     /// An executor's output differs from what was expected.
     #[error("{0}")]
     Mismatch(String),
@@ -56,6 +62,8 @@ impl Error {
             Error::Usage(_) => "E0903",
             Error::Budget { .. } => "E0904",
             Error::Mismatch(_) => "E0905",
+            Error::Calibration(_) => "E0906",
+            Error::Quantise(_) => "E0907",
         }
     }
 
@@ -64,7 +72,8 @@ impl Error {
         match self {
             Error::Import(_) | Error::Io { .. } | Error::Data { .. } | Error::Exec(_) | Error::Run(_) => 1,
             Error::Passes(mcc_passes::Error::Lower { .. }) | Error::Jit(_) => 1,
-            Error::Passes(mcc_passes::Error::UnknownPass { .. }) => 64,
+            Error::Passes(mcc_passes::Error::UnknownPass { .. } | mcc_passes::Error::UnknownNode { .. }) => 64,
+            Error::Calibration(_) | Error::Quantise(_) => 1,
             Error::Ir(mcc_ir::Error::Parse { .. } | mcc_ir::Error::Verify(_) | mcc_ir::Error::Unsupported { .. }) => 1,
             Error::Ir(_) | Error::Passes(_) => 4,
             Error::Budget { .. } => 2,

@@ -15,6 +15,9 @@ pub enum Error {
     /// No pass has this name.
     #[error("there is no pass named {name}; `mcc passes` lists {known}")]
     UnknownPass { name: String, known: String },
+    /// No node of the model has this name.
+    #[error("no node is named {name:?}; layers are {known}")]
+    UnknownNode { name: String, known: String },
 }
 
 impl Error {
@@ -25,6 +28,7 @@ impl Error {
             Error::Lower { .. } => "E0402",
             Error::Plan(_) => "E0403",
             Error::UnknownPass { .. } => "E0404",
+            Error::UnknownNode { .. } => "E0405",
         }
     }
 }

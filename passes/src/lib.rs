@@ -12,6 +12,7 @@ pub mod lower;
 pub mod pass;
 pub mod patch;
 pub mod pipeline;
+pub mod quantize;
 pub mod single;
 
 pub use error::{Error, Result};

@@ -1,7 +1,9 @@
 //! `mcc compile`: a model becomes C.
 
 use super::args::{ChoiceArgs, IoArg, MemoryArgs, ModelArgs, c_target, parse_bytes};
+use super::calibration::QuantizeArgs;
 use super::output::{self, Written};
+use super::quantize;
 use super::requant;
 use mcc::backends::c::CSource;
 use mcc::backends::c::exec::{self, Core, ExecError};
@@ -27,6 +29,14 @@ pub struct Args {
     choices: ChoiceArgs,
     #[command(flatten)]
     memory: MemoryArgs,
+    /// Quantise the float model first, by --calib; `mcc quantize --help` describes it
+    #[arg(long, requires = "calib")]
+    quantize: bool,
+    /// Calibration inputs: a .npy or .npz file or a folder of them
+    #[arg(long, value_name = "FILE|DIR", requires = "quantize")]
+    calib: Option<PathBuf>,
+    #[command(flatten)]
+    scheme: QuantizeArgs,
     /// Chip, core or `generic-c`; `mcc targets` lists them
     #[arg(long)]
     target: String,
@@ -59,6 +69,9 @@ pub struct Args {
 #[derive(Serialize)]
 struct Summary {
     report: Report,
+    /// What quantisation cost, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantised: Option<mcc::calibrate::Report>,
     /// Absent where the target's cross compiler is.
     built: Option<Built>,
     files: Vec<Written>,
@@ -92,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut options = args.memory.choose(options)?;
     options.ram = args.ram.or(options.ram);
     let target = &options.target;
-    let graph = mcc::text_file::load(&args.model.model, &options.import)?;
+    let (graph, quantised) = args.scheme.load(&args.model, args.calib.as_deref())?;
     let mut files = Vec::new();
     if let Some(folder) = &args.dump_passes {
         files.extend(output::graph_files(&graph, &folder.join("00-import.mcc")));
@@ -129,7 +142,12 @@ pub fn run(args: &Args) -> Result<()> {
             microseconds: p.time.as_micros(),
             values: p.values,
         };
-        return output::print_json(&Summary { report, built, files, passes: model.passes.iter().map(time).collect() });
+        let quantised = quantised.map(|q| q.report);
+        let passes = model.passes.iter().map(time).collect();
+        return output::print_json(&Summary { report, quantised, built, files, passes });
+    }
+    if let Some(q) = &quantised {
+        output::print(&quantize::text(&q.report))?;
     }
     output::print(&files.iter().map(Written::line).collect::<String>())?;
     output::print(&totals(&report))?;

@@ -6,6 +6,7 @@
 mod analyze;
 mod args;
 mod bench;
+mod calibration;
 mod check;
 mod compare;
 mod compile;
@@ -17,6 +18,7 @@ mod npz;
 mod opt;
 mod output;
 mod preprocess;
+mod quantize;
 mod render;
 mod requant;
 mod run;
@@ -54,6 +56,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compile(compile::Args),
+    Quantize(quantize::Args),
     Run(run::Args),
     Eval(eval::Args),
     Bench(bench::Args),
@@ -71,6 +74,7 @@ impl Command {
         let done = match self {
             Command::Check(args) => return check::run(args),
             Command::Compile(args) => compile::run(args),
+            Command::Quantize(args) => quantize::run(args),
             Command::Run(args) => run::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Bench(args) => bench::run(args),

@@ -49,43 +49,7 @@ impl Npz {
             Ok(None) => return Ok(None),
             Err(e) => return Err(fail(e.to_string())),
         };
-        let header = file.header();
-        let shape: Option<Vec<usize>> = header.shape().iter().map(|d| usize::try_from(*d).ok()).collect();
-        let (shape, order) = (shape.ok_or_else(|| fail("its shape is too large".into()))?, header.order());
-        let described = header.dtype().descr();
-        let npyz::DType::Plain(ty) = header.dtype() else {
-            return Err(fail(format!("elements of type {described} are not supported")));
-        };
-        let element = match (ty.type_char(), ty.size_field(), ty.endianness()) {
-            (_, _, npyz::Endianness::Big) => None,
-            (kind, size, _) => element(kind, size),
-        };
-        let Some(Element { dtype, bytes, convert }) = element else {
-            return Err(fail(format!("elements of type {described} are not supported")));
-        };
-        let ty = TensorType::new(dtype, shape);
-        if !within_limits(&ty) {
-            return Err(fail(format!("{ty} is too large")));
-        }
-        let expected = ty.elements() * bytes;
-        let mut raw = Vec::new();
-        file.into_inner().take(expected as u64).read_to_end(&mut raw).map_err(|e| fail(e.to_string()))?;
-        if raw.len() != expected {
-            return Err(fail(format!("it has {} bytes of data, {expected} are due", raw.len())));
-        }
-        let mut data = Vec::with_capacity(ty.bytes());
-        raw.chunks_exact(bytes).for_each(|b| convert(b, &mut data));
-        let tensor = match order {
-            Order::C => Tensor::from_bytes(ty, data),
-            Order::Fortran => {
-                let mut reversed = ty.shape.clone();
-                reversed.reverse();
-                let perm: Vec<usize> = (0..ty.rank()).rev().collect();
-                Tensor::from_bytes(TensorType::new(ty.dtype, reversed), data)
-                    .map(|t| mcc::ir::packing::Packing::Permute(perm).apply(&t))
-            }
-        };
-        tensor.map(Some).map_err(|e| fail(e.to_string()))
+        decode(file, fail).map(Some)
     }
 
     /// The array with this name.
@@ -101,6 +65,58 @@ impl Npz {
             }
         }
     }
+}
+
+/// The array in a `.npy` file.
+///
+/// # Errors
+/// Where it cannot be read, is malformed or of a type that is not supported.
+pub fn read_array(path: &Path) -> Result<Tensor> {
+    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let fail = |reason: String| Error::Data { path: path.into(), reason };
+    let file = npyz::NpyFile::new(BufReader::new(file)).map_err(|e| fail(format!("not a NumPy array (.npy): {e}")))?;
+    decode(file, fail)
+}
+
+/// An array as a tensor; types as [`Npz::get`].
+fn decode<R: Read>(file: npyz::NpyFile<R>, fail: impl Fn(String) -> Error) -> Result<Tensor> {
+    let header = file.header();
+    let shape: Option<Vec<usize>> = header.shape().iter().map(|d| usize::try_from(*d).ok()).collect();
+    let (shape, order) = (shape.ok_or_else(|| fail("its shape is too large".into()))?, header.order());
+    let described = header.dtype().descr();
+    let npyz::DType::Plain(ty) = header.dtype() else {
+        return Err(fail(format!("elements of type {described} are not supported")));
+    };
+    let element = match (ty.type_char(), ty.size_field(), ty.endianness()) {
+        (_, _, npyz::Endianness::Big) => None,
+        (kind, size, _) => element(kind, size),
+    };
+    let Some(Element { dtype, bytes, convert }) = element else {
+        return Err(fail(format!("elements of type {described} are not supported")));
+    };
+    let ty = TensorType::new(dtype, shape);
+    if !within_limits(&ty) {
+        return Err(fail(format!("{ty} is too large")));
+    }
+    let expected = ty.elements() * bytes;
+    let mut raw = Vec::new();
+    file.into_inner().take(expected as u64).read_to_end(&mut raw).map_err(|e| fail(e.to_string()))?;
+    if raw.len() != expected {
+        return Err(fail(format!("it has {} bytes of data, {expected} are due", raw.len())));
+    }
+    let mut data = Vec::with_capacity(ty.bytes());
+    raw.chunks_exact(bytes).for_each(|b| convert(b, &mut data));
+    let tensor = match order {
+        Order::C => Tensor::from_bytes(ty, data),
+        Order::Fortran => {
+            let mut reversed = ty.shape.clone();
+            reversed.reverse();
+            let perm: Vec<usize> = (0..ty.rank()).rev().collect();
+            Tensor::from_bytes(TensorType::new(ty.dtype, reversed), data)
+                .map(|t| mcc::ir::packing::Packing::Permute(perm).apply(&t))
+        }
+    };
+    tensor.map_err(|e| fail(e.to_string()))
 }
 
 /// How one element of an array becomes one of a tensor.

@@ -112,6 +112,15 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     table.lines().map(|line| line.trim_end().to_string() + "\n").collect()
 }
 
+/// A name cut to what a table has room for.
+pub fn short(name: &str) -> String {
+    const ROOM: usize = 48;
+    match name.char_indices().nth(ROOM) {
+        Some((at, _)) => format!("{}...", &name[..at]),
+        None => name.to_string(),
+    }
+}
+
 /// An integer with thousands separated.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();

@@ -138,6 +138,11 @@ struct Sample {
 }
 
 impl Spec {
+    /// Whether samples are inputs as they are.
+    pub fn is_empty(&self) -> bool {
+        *self == Spec::default()
+    }
+
     /// The model's inputs for one sample: one, or one a window. `stored` is the quantisation of the data set, if any.
     ///
     /// # Errors
