@@ -67,7 +67,7 @@ impl Case {
     /// What a scheme loses, in points.
     fn loss(&self, scheme: &str) -> f64 {
         let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("q.mcc");
+        let to = folder.path().join("q.onnx");
         let report = self.quantise(scheme, &to);
         let errors: Vec<f64> =
             report["layers"].as_array().unwrap().iter().map(|l| l["output_error"].as_f64().unwrap()).collect();

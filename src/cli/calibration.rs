@@ -110,7 +110,7 @@ impl QuantizeArgs {
                 let graph = std::mem::take(&mut quantised.graph);
                 Ok((graph, Some(quantised)))
             }
-            None if *self == QuantizeArgs { method: Method::Mse, ..QuantizeArgs::default() } => Ok((graph, None)),
+            None if *self == QuantizeArgs::default() => Ok((graph, None)),
             None => Err(Error::Usage(
                 "--scheme, --method, --keep, --preprocess and --samples belong to --quantize with --calib".into(),
             )),

@@ -2,11 +2,10 @@
 
 use super::args::ModelArgs;
 use super::output::{self, Written};
+use mcc::Result;
 use mcc::backends::targets;
-use mcc::frontend::export;
 use mcc::ir::text;
 use mcc::passes::{PassCx, pass, pipeline};
-use mcc::{Error, Result};
 use std::path::PathBuf;
 
 /// Run passes on a graph and show it in the text form.
@@ -45,14 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
         true => pipeline::wanted(&cx).collect(),
         false => args.pass.iter().map(|name| pipeline::find(name)).collect::<std::result::Result<Vec<_>, _>>()?,
     };
-    let onnx = match &args.output {
-        None => false,
-        Some(path) => match path.extension().and_then(|e| e.to_str()) {
-            Some("mcc") => false,
-            Some("onnx") => true,
-            _ => return Err(Error::Usage(format!("{}: the file must end in .mcc or .onnx", path.display()))),
-        },
-    };
+    let onnx = args.output.as_deref().map_or(Ok(false), output::is_onnx)?;
     let mut graph = mcc::text_file::load(&args.model.model, &args.model.import())?;
     mcc::ir::verify::verify(&graph)?;
     for pass in passes {
@@ -63,8 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     match &args.output {
         Some(path) => {
-            let contents = if onnx { vec![(path.clone(), export(&graph)?)] } else { output::graph_files(&graph, path) };
-            let files = output::write_files(&contents)?;
+            let files = output::write_files(&output::model_files(&graph, path, onnx)?)?;
             output::print(&files.iter().map(Written::line).collect::<String>())
         }
         None => output::print(&text::print(&graph)),

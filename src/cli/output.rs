@@ -93,6 +93,26 @@ pub fn graph_files(graph: &mcc::ir::Graph, path: &Path) -> Vec<(PathBuf, Vec<u8>
     files
 }
 
+/// Whether a model is written to `path` as ONNX, or in the text form.
+///
+/// # Errors
+/// Where the file's name says neither.
+pub fn is_onnx(path: &Path) -> Result<bool> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("mcc") => Ok(false),
+        Some("onnx") => Ok(true),
+        _ => Err(Error::Usage(format!("{}: the file must end in .mcc or .onnx", path.display()))),
+    }
+}
+
+/// The files of a graph as an ONNX model, or as [`graph_files`].
+///
+/// # Errors
+/// Where ONNX has no operator for something in the graph.
+pub fn model_files(graph: &mcc::ir::Graph, path: &Path, onnx: bool) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    Ok(if onnx { vec![(path.to_path_buf(), mcc::frontend::export(graph)?)] } else { graph_files(graph, path) })
+}
+
 /// A table with a header, numbers aligned to the right.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     use comfy_table::{CellAlignment, Table, presets::NOTHING};

@@ -3,8 +3,8 @@
 use super::args::ModelArgs;
 use super::calibration::QuantizeArgs;
 use super::output::{self, Written};
+use mcc::Result;
 use mcc::calibrate::Report;
-use mcc::{Error, Result};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -19,8 +19,8 @@ use std::path::PathBuf;
 /// kind that the model will see, without labels. In an archive they are the arrays under the inputs' names, or `x`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  mcc quantize net.onnx --calib train.npz --preprocess scale=1/255,layout=nchw -o q.mcc
-  mcc quantize net.onnx --calib inputs.npy --scheme w4a8 -o q.mcc")]
+  mcc quantize net.onnx --calib train.npz --preprocess scale=1/255,layout=nchw -o q.onnx
+  mcc quantize net.onnx --calib inputs.npy --scheme w4a8 -o q.onnx")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -29,8 +29,8 @@ pub struct Args {
     calib: PathBuf,
     #[command(flatten)]
     quantize: QuantizeArgs,
-    /// Write the quantised model to this file, in the text form
-    #[arg(short, long, value_name = "OUT.mcc")]
+    /// Write the quantised model to this file, as ONNX or in the text form
+    #[arg(short, long, value_name = "OUT.onnx|OUT.mcc")]
     output: PathBuf,
     /// Print the report as JSON
     #[arg(long)]
@@ -45,13 +45,10 @@ struct Outcome {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.output.extension().is_none_or(|e| e != "mcc") {
-        let reason = format!("{}: the text form is written to files that end in .mcc", args.output.display());
-        return Err(Error::Usage(reason));
-    }
+    let onnx = output::is_onnx(&args.output)?;
     let graph = mcc::text_file::load(&args.model.model, &args.model.import())?;
     let quantised = args.quantize.quantise(&graph, &args.calib)?;
-    let files = output::write_files(&output::graph_files(&quantised.graph, &args.output))?;
+    let files = output::write_files(&output::model_files(&quantised.graph, &args.output, onnx)?)?;
     if args.json {
         return output::print_json(&Outcome { report: quantised.report, files });
     }

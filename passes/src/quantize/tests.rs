@@ -94,7 +94,8 @@ fn sites_are_where_integers_need_them() {
     // Neither what runs on into an activation, nor what only moves, nor the output.
     let points: Vec<String> = sites.points.iter().map(|v| name(*v)).collect();
     assert_eq!(points, ["x", "act", "depthwise", "joined", "clip", "mean"]);
-    let class = |n: &str| sites.class(graph.values().find(|(_, v)| v.origin.first().is_some_and(|o| **o == *n)).unwrap().0);
+    let class =
+        |n: &str| sites.class(graph.values().find(|(_, v)| v.origin.first().is_some_and(|o| **o == *n)).unwrap().0);
     assert_eq!(class("joined"), class("clip"));
     assert_eq!(class("joined"), class("concat"));
     assert_ne!(class("act"), class("joined"));
