@@ -390,6 +390,16 @@ level!(Floats<simd::Portable>, floats, 1.0, 1 2; part: 1 2);
 level!(Of<bytes::Portable, i8>, signed, 1.0, 1 2; part: 1 2);
 level!(Of<bytes::Portable, u8>, unsigned, 1.0, 1 2; part: 1 2);
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::super::neon::{Neon, NeonInts};
+    use super::*;
+
+    level!(Floats<Neon>, floats_neon, 4.0, 1 2 3 4 5 6; part: 1 2);
+    level!(Of<NeonInts, i8>, signed_neon, 3.0, 1 2 3 4; part: 1 2);
+    level!(Of<NeonInts, u8>, unsigned_neon, 3.0, 1 2 3 4; part: 1 2);
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::*;

@@ -427,6 +427,8 @@ macro_rules! level {
 }
 
 level!(simd::Portable,);
+#[cfg(target_arch = "aarch64")]
+level!(super::neon::Neon,);
 #[cfg(target_arch = "x86_64")]
 level!(simd::Avx2, #[target_feature(enable = "avx2,fma")]);
 #[cfg(target_arch = "x86_64")]
@@ -460,6 +462,8 @@ mod tests {
             }
         };
         check(Level::Scalar, simd::Portable::in_place);
+        #[cfg(target_arch = "aarch64")]
+        check(Level::Neon, crate::kernels::neon::Neon::in_place);
         #[cfg(target_arch = "x86_64")]
         {
             check(Level::Avx2, simd::Avx2::in_place);

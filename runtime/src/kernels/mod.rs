@@ -17,6 +17,8 @@ mod elementwise;
 mod floats;
 mod fused;
 mod matmul_f32;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pool;
 mod product;
 mod simd;
@@ -64,51 +66,71 @@ macro_rules! catalogue {
 
 catalogue! {
     "product_f32", Scalar, product::prepare_f32::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "product_f32_neon", Neon, product::prepare_f32::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "product_f32_avx2", Avx2, product::prepare_f32::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "product_f32_avx512", Avx512, product::prepare_f32::<simd::Avx512>;
     "winograd_f32", Scalar, winograd_f32::prepare::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f32_neon", Neon, winograd_f32::prepare::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "winograd_f32_avx2", Avx2, winograd_f32::prepare::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "winograd_f32_avx512", Avx512, winograd_f32::prepare::<simd::Avx512>;
     "product_i8", Scalar, product::prepare_i8::<bytes::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "product_i8_neon", Neon, product::prepare_i8::<neon::NeonInts>;
     #[cfg(target_arch = "x86_64")]
     "product_i8_avx2", Avx2, product::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "product_i8_avx512vnni", Avx512Vnni, product::prepare_i8::<bytes::Vnni>;
     "depthwise_f32", Scalar, depthwise::prepare_f32::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "depthwise_f32_neon", Neon, depthwise::prepare_f32::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "depthwise_f32_avx2", Avx2, depthwise::prepare_f32::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "depthwise_f32_avx512", Avx512, depthwise::prepare_f32::<simd::Avx512>;
     "depthwise_i8", Scalar, depthwise::prepare_i8::<bytes::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "depthwise_i8_neon", Neon, depthwise::prepare_i8::<neon::NeonInts>;
     #[cfg(target_arch = "x86_64")]
     "depthwise_i8_avx2", Avx2, depthwise::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "depthwise_i8_avx512vnni", Avx512Vnni, depthwise::prepare_i8::<bytes::Vnni>;
     "pool_f32", Scalar, pool::prepare_f32::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "pool_f32_neon", Neon, pool::prepare_f32::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "pool_f32_avx2", Avx2, pool::prepare_f32::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "pool_f32_avx512", Avx512, pool::prepare_f32::<simd::Avx512>;
     "pool_i8", Scalar, pool::prepare_i8::<bytes::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "pool_i8_neon", Neon, pool::prepare_i8::<neon::NeonInts>;
     #[cfg(target_arch = "x86_64")]
     "pool_i8_avx2", Avx2, pool::prepare_i8::<bytes::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "pool_i8_avx512vnni", Avx512Vnni, pool::prepare_i8::<bytes::Vnni>;
     "map_f32", Scalar, elementwise::prepare_map::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "map_f32_neon", Neon, elementwise::prepare_map::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "map_f32_avx2", Avx2, elementwise::prepare_map::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "map_f32_avx512", Avx512, elementwise::prepare_map::<simd::Avx512>;
     "rows_f32", Scalar, elementwise::prepare_rows::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "rows_f32_neon", Neon, elementwise::prepare_rows::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "rows_f32_avx2", Avx2, elementwise::prepare_rows::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "rows_f32_avx512", Avx512, elementwise::prepare_rows::<simd::Avx512>;
     "matmul_f32", Scalar, matmul_f32::prepare::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "matmul_f32_neon", Neon, matmul_f32::prepare::<neon::Neon>;
     #[cfg(target_arch = "x86_64")]
     "matmul_f32_avx2", Avx2, matmul_f32::prepare::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]

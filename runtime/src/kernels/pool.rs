@@ -415,6 +415,21 @@ level! {
     Mean<Of<bytes::Portable, u8>>, mean_u8,;
 }
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::super::neon::{Neon, NeonInts};
+    use super::*;
+
+    level! {
+        Largest<Floats<Neon>>, largest_f32_neon,;
+        Mean<Floats<Neon>>, mean_f32_neon,;
+        Largest<Of<NeonInts, i8>>, largest_i8_neon,;
+        Largest<Of<NeonInts, u8>>, largest_u8_neon,;
+        Mean<Of<NeonInts, i8>>, mean_i8_neon,;
+        Mean<Of<NeonInts, u8>>, mean_u8_neon,;
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::*;

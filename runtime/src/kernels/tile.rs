@@ -189,6 +189,24 @@ level! {
     2: 1 2 3 4;
 }
 
+#[cfg(target_arch = "aarch64")]
+level! {
+    Floats<super::neon::Neon>, floats_neon, 8.0,
+    1: 1 2 3 4 5 6 7 8;
+    2: 1 2 3 4 5 6 7 8;
+    3: 1 2 3 4 5 6;
+    4: 1 2 3 4;
+    8: 1 2;
+}
+
+#[cfg(target_arch = "aarch64")]
+level! {
+    Bytes<super::neon::NeonInts>, bytes_neon, 6.0,
+    1: 1 2 3 4 5 6 7 8;
+    2: 1 2 3 4 5;
+    4: 1 2;
+}
+
 #[cfg(target_arch = "x86_64")]
 level! {
     Floats<simd::Avx2>, floats_avx2, 10.0, #[target_feature(enable = "avx2,fma")]

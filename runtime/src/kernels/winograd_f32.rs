@@ -362,6 +362,8 @@ macro_rules! level {
 }
 
 level!(simd::Portable,);
+#[cfg(target_arch = "aarch64")]
+level!(super::neon::Neon,);
 #[cfg(target_arch = "x86_64")]
 level!(simd::Avx2, #[target_feature(enable = "avx2,fma")]);
 #[cfg(target_arch = "x86_64")]

@@ -65,7 +65,7 @@ impl<S: Words> Scalars for Wide<S> {
 /// # Safety
 /// The level's instructions must be there.
 #[inline(always)]
-unsafe fn lanewise<S: Simd>(a: S::V, b: S::V, f: impl Fn(u32, u32) -> u32) -> S::V {
+pub(super) unsafe fn lanewise<S: Simd>(a: S::V, b: S::V, f: impl Fn(u32, u32) -> u32) -> S::V {
     let (mut x, mut y) = ([0f32; 16], [0f32; 16]);
     // SAFETY: no level has more than sixteen lanes.
     unsafe {
@@ -366,6 +366,8 @@ mod tests {
         // SAFETY: of levels that are there.
         unsafe {
             check::<simd::Portable>();
+            #[cfg(target_arch = "aarch64")]
+            check::<crate::kernels::neon::Neon>();
             #[cfg(target_arch = "x86_64")]
             {
                 use crate::Level;
