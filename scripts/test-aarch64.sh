@@ -7,12 +7,11 @@ cd "$(dirname "$0")/.."
 target=aarch64-unknown-linux-gnu
 rustup target add "$target"
 if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
-    sudo=
-    if [ "$(id -u)" -ne 0 ]; then
-        sudo=sudo
-    fi
-    $sudo apt-get update -q
-    $sudo apt-get install -y -q gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+    as_root=""
+    [ "$(id -u)" = 0 ] || as_root="sudo"
+    $as_root apt-get update
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends \
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 fi
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
