@@ -73,6 +73,7 @@ impl Error {
             Error::Import(_) | Error::Io { .. } | Error::Data { .. } | Error::Exec(_) | Error::Run(_) => 1,
             Error::Passes(mcc_passes::Error::Lower { .. }) | Error::Jit(_) => 1,
             Error::Passes(mcc_passes::Error::UnknownPass { .. } | mcc_passes::Error::UnknownNode { .. }) => 64,
+            Error::Passes(mcc_passes::Error::Force { .. }) => 64,
             Error::Calibration(_) | Error::Quantise(_) => 1,
             Error::Ir(mcc_ir::Error::Parse { .. } | mcc_ir::Error::Verify(_) | mcc_ir::Error::Unsupported { .. }) => 1,
             Error::Ir(_) | Error::Passes(_) => 4,

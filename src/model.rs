@@ -7,7 +7,8 @@ use mcc_frontend::ImportOptions;
 use mcc_ir::catalogue::Implementation;
 use mcc_ir::target::Backend;
 use mcc_ir::{Graph, Plan, Target};
-use mcc_passes::lower::{self, Goal, Io, Patch, lower};
+use mcc_passes::lower::explain::{self, Choice};
+use mcc_passes::lower::{self, Force, Goal, Io, Patch, lower};
 use mcc_passes::{Changed, PassCx, Requant, pipeline};
 use mcc_runtime::Session;
 use std::cell::RefCell;
@@ -31,6 +32,8 @@ pub struct Options {
     pub patch: Patch,
     /// RAM that a plan should keep to, if strips make it so; by default that of the target.
     pub ram: Option<usize>,
+    /// Implementations that nodes have to have.
+    pub force: Vec<Force>,
 }
 
 impl Options {
@@ -54,6 +57,7 @@ impl Options {
             goal: Goal::default(),
             requant: Requant::default(),
             spread: false,
+            force: vec![],
         })
     }
 }
@@ -85,6 +89,7 @@ pub struct Model {
     pub spread: bool,
     pub patch: Patch,
     pub ram: Option<usize>,
+    pub force: Vec<Force>,
     pub passes: Vec<PassRecord>,
     /// What passes had to say: sentences for the user, such as a limit that was hit.
     pub warnings: Vec<String>,
@@ -139,13 +144,28 @@ impl Model {
             start = Instant::now();
         })?;
         let (target, io, goal, spread) = (options.target.clone(), options.io, options.goal, options.spread);
-        let (patch, ram) = (options.patch, options.ram);
+        let (patch, ram, force) = (options.patch, options.ram, options.force.clone());
         let warnings = warnings.into_inner();
-        Ok(Model { imported, exact, integer, optimised: graph, target, io, goal, spread, patch, ram, passes, warnings })
+        Ok(Model {
+            imported,
+            exact,
+            integer,
+            optimised: graph,
+            target,
+            io,
+            goal,
+            spread,
+            patch,
+            ram,
+            force,
+            passes,
+            warnings,
+        })
     }
 
     pub(crate) fn lowering(&self, io: Io) -> lower::Options {
-        lower::Options { io, goal: self.goal, spread: self.spread, patch: self.patch, ram: self.ram }
+        let force = self.force.clone();
+        lower::Options { io, goal: self.goal, spread: self.spread, patch: self.patch, ram: self.ram, force }
     }
 
     /// The plan for the target.
@@ -154,6 +174,16 @@ impl Model {
     /// Where an operator has no code on the target.
     pub fn plan(&self) -> Result<Plan> {
         Ok(lower(&self.optimised, &self.target, catalogue(&self.target), self.lowering(self.io))?)
+    }
+
+    /// The plan for the target, and for each of its kernels what else there is.
+    ///
+    /// # Errors
+    /// As [`Model::plan`].
+    pub fn explained(&self) -> Result<(Plan, Vec<Choice>)> {
+        let plan = self.plan()?;
+        let choices = explain::explain(&plan, &self.target, catalogue(&self.target), &self.lowering(self.io));
+        Ok((plan, choices))
     }
 
     /// The model compiled for this machine.

@@ -201,6 +201,38 @@ fn all_executors_are_valid() {
 }
 
 #[test]
+fn choices_are_explained_and_can_be_overruled() {
+    let model = "fm_lenet5_int8_qdq.onnx";
+    let all = json(&format!("explain {model} --target cortex-m4 --json"));
+    let kernels = all.as_array().unwrap();
+    let first = kernels.iter().find(|k| k["alternatives"].as_array().unwrap().len() > 2).unwrap();
+    let (node, chosen) = (first["origin"][0].as_str().unwrap(), first["implementation"].as_str().unwrap());
+    assert_eq!(first["alternatives"][0]["verdict"], "chosen");
+    let other = first["alternatives"][1]["implementation"].as_str().unwrap();
+    assert_ne!(chosen, other);
+    let text = ok(&format!("explain {model} {node} --target cortex-m4"));
+    assert!(text.contains(chosen) && text.contains("do not take it on cortex-m4: "), "{text}");
+    // Every choice gives the same bits.
+    for implementation in [chosen, other, "nest"] {
+        let forced = format!("--force {node}={implementation}");
+        let now = json(&format!("explain {model} {node} --target cortex-m4 {forced} --json"));
+        assert_eq!(now[0]["implementation"], implementation, "{now}");
+        let r =
+            json(&format!("run {model} --backend c --target cortex-m4 {forced} --case fm_lenet5_int8_qdq.npz --json"));
+        assert_eq!(r["ok"], true, "{r}");
+    }
+    for (arguments, code) in [
+        (format!("explain {model} nothing --target cortex-m4"), "E0405"),
+        (format!("analyze {model} --target cortex-m4 --force nothing=nest"), "E0405"),
+        (format!("analyze {model} --target cortex-m4 --force {node}=conv2d-f32"), "E0406"),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(status(&output), 64, "{arguments}");
+        assert!(stderr(&output).starts_with(&format!("error[{code}]: ")), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn graphs_are_written_as_onnx() {
     let folder = tempfile::tempdir().unwrap();
     for model in MODELS {

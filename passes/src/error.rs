@@ -15,6 +15,9 @@ pub enum Error {
     /// No pass has this name.
     #[error("there is no pass named {name}; `mcc passes` lists {known}")]
     UnknownPass { name: String, known: String },
+    /// No kernel of the node has the implementation that it is to have.
+    #[error("node {node:?} cannot be computed by {wanted} on {target}; it can by {offered}")]
+    Force { node: String, wanted: String, target: String, offered: String },
     /// No node of the model has this name.
     #[error("no node is named {name:?}; layers are {known}")]
     UnknownNode { name: String, known: String },
@@ -29,6 +32,7 @@ impl Error {
             Error::Plan(_) => "E0403",
             Error::UnknownPass { .. } => "E0404",
             Error::UnknownNode { .. } => "E0405",
+            Error::Force { .. } => "E0406",
         }
     }
 }

@@ -47,7 +47,7 @@ struct Outcome {
 
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
-    let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
+    let options = Options { io: args.io.into(), ..args.model.options(target, &args.choices) };
     let options = args.memory.choose(options)?;
     let target = &options.target;
     let model = mcc::Model::load(&args.model.model, &options)?;

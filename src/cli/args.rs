@@ -6,7 +6,7 @@ use mcc::frontend::ImportOptions;
 use mcc::ir::Target;
 use mcc::ir::target::Backend as Family;
 use mcc::passes::Requant;
-use mcc::passes::lower::{Goal, Io, Patch};
+use mcc::passes::lower::{Force, Goal, Io, Patch};
 use mcc::{Error, Model, Options, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ impl ModelArgs {
         }
     }
 
-    pub fn options(&self, target: &Target, choices: ChoiceArgs) -> Options {
+    pub fn options(&self, target: &Target, choices: &ChoiceArgs) -> Options {
         Options {
             target: target.clone(),
             import: self.import(),
@@ -42,6 +42,7 @@ impl ModelArgs {
             spread: false,
             patch: Patch::default(),
             ram: target.ram,
+            force: choices.force.clone(),
         }
     }
 
@@ -49,7 +50,7 @@ impl ModelArgs {
     ///
     /// # Errors
     /// Where the model is not supported.
-    pub fn load(&self, target: &Target, choices: ChoiceArgs) -> Result<Model> {
+    pub fn load(&self, target: &Target, choices: &ChoiceArgs) -> Result<Model> {
         Model::load(&self.model, &self.options(target, choices))
     }
 }
@@ -84,7 +85,7 @@ impl MemoryArgs {
 }
 
 /// What the compiler may choose.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct ChoiceArgs {
     /// What kernels are chosen to save on a microcontroller
     #[arg(short = 'O', long = "optimize", value_enum, default_value_t, value_name = "GOAL")]
@@ -92,17 +93,20 @@ pub struct ChoiceArgs {
     /// How sums of products become small integers again
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     requant: RequantArg,
+    /// Implementation that a node is to have, whatever it costs; may be given more than once. `mcc explain` lists them
+    #[arg(long, value_name = "NODE=IMPL", value_parser = parse_force)]
+    force: Vec<Force>,
 }
 
 impl ChoiceArgs {
-    fn requant(self) -> Requant {
+    fn requant(&self) -> Requant {
         match self.requant {
             RequantArg::Exact => Requant::Exact,
             RequantArg::Fast => Requant::Fast,
         }
     }
 
-    fn goal(self) -> Goal {
+    fn goal(&self) -> Goal {
         match self.optimize {
             GoalArg::Time => Goal::Time,
             GoalArg::Balanced => Goal::Balanced,
@@ -171,6 +175,11 @@ fn parse_dim(text: &str) -> std::result::Result<(String, usize), String> {
     let (name, size) = text.rsplit_once('=').ok_or("expected NAME=SIZE, such as batch=1")?;
     let size = size.parse().map_err(|_| format!("{size:?} is not a size"))?;
     Ok((name.to_string(), size))
+}
+
+fn parse_force(text: &str) -> std::result::Result<Force, String> {
+    let (node, implementation) = text.rsplit_once('=').ok_or("expected NODE=IMPL, such as conv1=nest")?;
+    Ok(Force { node: node.to_string(), implementation: implementation.to_string() })
 }
 
 fn parse_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {

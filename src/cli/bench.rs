@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let target = targets::find("host")?;
     let start = Instant::now();
-    let mut model = args.model.load(target, ChoiceArgs::default())?;
+    let mut model = args.model.load(target, &ChoiceArgs::default())?;
     // As sessions have it.
     model.io = Io::Separate;
     let mut session = model.session()?;

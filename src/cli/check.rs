@@ -38,7 +38,7 @@ struct Outcome {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let target = targets::find(&args.target)?;
     let mut errors = Vec::new();
-    match args.model.load(target, ChoiceArgs::default()) {
+    match args.model.load(target, &ChoiceArgs::default()) {
         Ok(model) => {
             errors.extend(without_code(&model.optimised, &target.name));
             if errors.is_empty()

@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     for name in &args.print_after {
         pipeline::find(name)?;
     }
-    let options = Options { io: args.io.into(), ..args.model.options(target, args.choices) };
+    let options = Options { io: args.io.into(), ..args.model.options(target, &args.choices) };
     let mut options = args.memory.choose(options)?;
     options.ram = args.ram.or(options.ram);
     let target = &options.target;

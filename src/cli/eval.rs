@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(bad(format!("{:?} holds {samples} samples, {:?} {} labels", args.x, args.y, y.ty().elements())));
     }
     let samples = samples.min(args.limit.unwrap_or(samples));
-    let model = args.model.load(target, args.choices)?;
+    let model = args.model.load(target, &args.choices)?;
     let mut executor = Executor::new(args.backend, &model)?;
     let [(port, ty)] = executor.inputs() else {
         return Err(Error::Usage(format!(

@@ -13,6 +13,7 @@ mod compile;
 mod costs;
 mod eval;
 mod executor;
+mod explain;
 mod lists;
 mod npz;
 mod opt;
@@ -61,6 +62,7 @@ enum Command {
     Eval(eval::Args),
     Bench(bench::Args),
     Analyze(analyze::Args),
+    Explain(explain::Args),
     Validate(validate::Args),
     Check(check::Args),
     Opt(opt::Args),
@@ -79,6 +81,7 @@ impl Command {
             Command::Eval(args) => eval::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Analyze(args) => analyze::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Validate(args) => validate::run(args),
             Command::Opt(args) => opt::run(args),
             Command::Targets(args) => lists::targets(args),

@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, None) => return Err(Error::Usage("give --case or --inputs".into())),
     };
     let mut npz = Npz::open(path)?;
-    let model = load(&args.model, target, args.choices, &mut npz, prefix)?;
+    let model = load(&args.model, target, &args.choices, &mut npz, prefix)?;
     let mut executor = Executor::new(args.backend, &model)?;
     let mut inputs = Vec::new();
     for (port, ty) in executor.inputs() {
@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Loads the model. Where dimensions are not known, those inputs that the user gave no shape take that of their array.
-fn load(args: &ModelArgs, target: &'static Target, choices: ChoiceArgs, npz: &mut Npz, prefix: &str) -> Result<Model> {
+fn load(args: &ModelArgs, target: &'static Target, choices: &ChoiceArgs, npz: &mut Npz, prefix: &str) -> Result<Model> {
     match args.load(target, choices) {
         Err(Error::Import(e)) if e.code() == mcc::frontend::code::DIMENSION => {}
         other => return other,

@@ -86,7 +86,7 @@ struct Outcome {
 
 pub fn run(args: &Args) -> Result<()> {
     let target = targets::find(&args.target)?;
-    let mut options = args.model.options(target, args.choices);
+    let mut options = args.model.options(target, &args.choices);
     let imported = mcc::text_file::load(&args.model.model, &options.import)?;
     let model = Model::from_graph(imported.clone(), &options)?;
     options.target = targets::find("host")?.clone();

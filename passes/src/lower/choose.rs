@@ -27,9 +27,24 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    fn cost(&self, price: f64) -> f64 {
+    /// Cycles, as far as their estimate is trusted.
+    pub fn trusted_cycles(&self) -> f64 {
         let doubt = if self.implementation == NEST { NEST_DOUBT } else { 1.0 };
-        doubt * self.cycles + price * self.bytes
+        doubt * self.cycles
+    }
+
+    /// Cycles, and what is its own of flash at its price.
+    pub fn cost(&self, price: f64) -> f64 {
+        self.trusted_cycles() + price * self.bytes
+    }
+
+    /// Bytes of shared functions that are not there yet.
+    pub fn absent_bytes(&self, present: &Present) -> f64 {
+        self.shared.iter().filter(|(name, _)| !present.contains(name)).map(|(_, bytes)| bytes).sum()
+    }
+
+    pub fn shared_names(&self) -> impl Iterator<Item = &str> {
+        self.shared.iter().map(|(name, _)| name.as_str())
     }
 }
 
@@ -80,10 +95,7 @@ pub fn choose<'a>(
     present: &Present,
     price: f64,
 ) -> &'a Candidate {
-    let cost = |c: &Candidate| {
-        let absent = c.shared.iter().filter(|(name, _)| !present.contains(name));
-        c.cost(price) + price * absent.map(|(_, bytes)| bytes).sum::<f64>()
-    };
+    let cost = |c: &Candidate| c.cost(price) + price * c.absent_bytes(present);
     let (nest, others) = candidates.split_last().expect("the loop nest is always one");
     match others.iter().filter(|c| allowed(c.implementation)).min_by(|a, b| cost(a).total_cmp(&cost(b))) {
         Some(best) if cost(best) < cost(nest) || !allowed(NEST) => best,

@@ -7,6 +7,7 @@
 
 pub mod arena;
 mod choose;
+pub mod explain;
 mod patches;
 mod schedule;
 mod views;
@@ -61,7 +62,7 @@ impl Goal {
 }
 
 /// How to lower.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub io: Io,
     pub goal: Goal,
@@ -71,6 +72,17 @@ pub struct Options {
     pub patch: Patch,
     /// Bytes that arenas, inputs and outputs may take: a plan that needs more is made in strips, at any price.
     pub ram: Option<usize>,
+    /// Implementations that nodes have to have, whatever they cost.
+    pub force: Vec<Force>,
+}
+
+/// An implementation that the kernels of a node have to have; where a node is computed in strips, those kernels that it fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Force {
+    /// One of the names of the node's origin.
+    pub node: String,
+    /// An id of the catalogue, or [`mcc_ir::catalogue::NEST`].
+    pub implementation: String,
 }
 
 /// Whether stages with large tensors are computed strip by strip: see [`crate::patch`].
@@ -93,14 +105,17 @@ impl From<Io> for Options {
 /// Lowers a verified graph for a target.
 ///
 /// # Errors
-/// [`Error::Lower`] where an operator has no code on the target; [`Error::Plan`] where the result breaks the plan's rules.
+/// [`Error::Lower`] where an operator has no code on the target; [`Error::Force`] where a node has not the implementation
+/// that it is to have; [`Error::Plan`] where the result breaks the plan's rules.
 pub fn lower(
     graph: &Graph,
     target: &Target,
     catalogue: &[Implementation],
     options: impl Into<Options>,
 ) -> Result<Plan> {
-    let lowered = patches::lower_in_patches(graph, target, catalogue, options.into())?;
+    let options = options.into();
+    explain::check_forced(graph, target, catalogue, &options)?;
+    let lowered = patches::lower_in_patches(graph, target, catalogue, &options)?;
     mcc_ir::plan::verify::verify(&lowered.plan).map_err(Error::Plan)?;
     Ok(lowered.plan)
 }
@@ -116,11 +131,11 @@ struct Lowered {
 }
 
 /// Lowers a graph as it is.
-fn lower_once(graph: &Graph, target: &Target, catalogue: &[Implementation], options: Options) -> Result<Lowered> {
+fn lower_once(graph: &Graph, target: &Target, catalogue: &[Implementation], options: &Options) -> Result<Lowered> {
     let roots = roots(graph);
     let order = schedule::order(graph, &roots);
     let price = options.goal.cycles_per_byte(target);
-    let maker = Maker { graph, target, catalogue, roots: &roots };
+    let maker = Maker { graph, target, catalogue, roots: &roots, force: &options.force };
     let mut offers = HashMap::new();
     for &id in &order {
         if let Some((op, inputs)) = graph.node(id).filter(|_| !views::moves_nothing(graph, id)) {
@@ -195,6 +210,7 @@ struct Maker<'a> {
     target: &'a Target,
     catalogue: &'a [Implementation],
     roots: &'a [ValueId],
+    force: &'a [Force],
 }
 
 impl Maker<'_> {
@@ -210,7 +226,13 @@ impl Maker<'_> {
         })?;
         let consts: Vec<Option<&Tensor>> = inputs.iter().map(|v| self.graph.constant(self.roots[v.index()])).collect();
         let spec = KernelSpec { op, arg_types: &arg_types, consts: &consts, out_type };
-        let candidates = candidates(&spec, &nest, self.target, self.catalogue);
+        let mut candidates = candidates(&spec, &nest, self.target, self.catalogue);
+        let of_node = self.force.iter().filter(|f| origin.iter().any(|name| **name == *f.node));
+        for force in of_node {
+            if let Some(only) = candidates.iter().find(|c| c.implementation == force.implementation) {
+                candidates = vec![only.clone()];
+            }
+        }
         Ok(Offered { nest, candidates })
     }
 }
@@ -224,7 +246,7 @@ struct Offered {
 
 struct Lowering<'a> {
     maker: &'a Maker<'a>,
-    options: Options,
+    options: &'a Options,
     /// The implementations of each kernel, and the shared functions that are there.
     offers: &'a HashMap<ValueId, Offered>,
     present: &'a Present,
@@ -251,7 +273,7 @@ struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     fn new(
         maker: &'a Maker<'a>,
-        options: Options,
+        options: &'a Options,
         (offers, present, price): (&'a HashMap<ValueId, Offered>, &'a Present, f64),
         avoided: &'a Avoided,
     ) -> Lowering<'a> {

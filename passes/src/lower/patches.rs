@@ -49,7 +49,7 @@ pub fn lower_in_patches(
     graph: &Graph,
     target: &Target,
     catalogue: &[Implementation],
-    options: Options,
+    options: &Options,
 ) -> Result<Lowered> {
     let mut best = lower_once(graph, target, catalogue, options)?;
     let price = options.goal.cycles_per_byte(target);
@@ -91,7 +91,7 @@ pub fn lower_in_patches(
 }
 
 /// Cycles that another plan saves, bytes of the arena at what they are worth. What fits comes before what does not.
-fn gain(than: &Lowered, other: &Lowered, worth: f64, options: Options) -> f64 {
+fn gain(than: &Lowered, other: &Lowered, worth: f64, options: &Options) -> f64 {
     let saved = than.plan.arena_bytes as f64 - other.plan.arena_bytes as f64;
     match (fits(&than.plan, options), fits(&other.plan, options)) {
         (false, true) => f64::INFINITY,
@@ -101,7 +101,7 @@ fn gain(than: &Lowered, other: &Lowered, worth: f64, options: Options) -> f64 {
 }
 
 /// Whether a plan keeps to the RAM that it may take.
-fn fits(plan: &Plan, options: Options) -> bool {
+fn fits(plan: &Plan, options: &Options) -> bool {
     let outside = |kind: BufferKind| matches!(kind, BufferKind::Input(_) | BufferKind::Output(_));
     let apart: usize = match options.io {
         Io::Arena => 0,
@@ -111,7 +111,7 @@ fn fits(plan: &Plan, options: Options) -> bool {
 }
 
 /// The ways to split the graph around the peak of its arena that could lower it.
-fn ways(graph: &Graph, lowered: &Lowered, options: Options, price: f64, code_price: f64) -> Vec<Way> {
+fn ways(graph: &Graph, lowered: &Lowered, options: &Options, price: f64, code_price: f64) -> Vec<Way> {
     let plan = &lowered.plan;
     let Some(peak) = plan.peak_kernel() else { return vec![] };
     let Some(&Some(at_peak)) = lowered.values.get(peak) else { return vec![] };
