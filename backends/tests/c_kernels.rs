@@ -253,8 +253,9 @@ fn nest_s4_is_its_nest() {
     let images: Vec<_> = convs(&[DType::I8]).into_iter().map(channels_first).collect();
     let cases = narrow(images.into_iter().chain(matmuls(&[DType::U8])).collect());
     let options = Options { goal: Goal::Size, ..Options::default() };
-    let emit =
-        |(i, (g, _)): (usize, &(Graph, _))| compile_as(&format!("m{i}"), g, "cortex-m4", &entry("nest-s4"), options);
+    let emit = |(i, (g, _)): (usize, &(Graph, _))| {
+        compile_as(&format!("m{i}"), g, "cortex-m4", &entry("nest-s4"), options.clone())
+    };
     let emitted: Vec<CSource> = cases.iter().enumerate().map(emit).collect();
     let taken = emitted.iter().filter(|c| c.source.contains("by nest-s4")).count();
     let pairs = cases.iter().zip(&emitted);
@@ -346,7 +347,7 @@ fn nests_of_convolutions_and_products_agree() {
     // All of them take a while to compile; every third covers each type and each case over the list.
     let cases: Vec<_> = convs(&types).into_iter().chain(matmuls(&types)).step_by(3).collect();
     let options = Options { goal: Goal::Time, ..Options::default() };
-    let emit = |(i, (g, _)): (usize, &(Graph, _))| compile_as(&format!("m{i}"), g, "generic-c", &[], options);
+    let emit = |(i, (g, _)): (usize, &(Graph, _))| compile_as(&format!("m{i}"), g, "generic-c", &[], options.clone());
     let emitted: Vec<CSource> = cases.iter().enumerate().map(emit).collect();
     let pairs = cases.iter().zip(&emitted);
     all_agree(&pairs.map(|((g, inputs), c)| (g, c, inputs.as_slice())).collect::<Vec<_>>(), 0.0);

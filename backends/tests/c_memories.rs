@@ -75,7 +75,7 @@ fn check_here(graph: &Graph, inputs: &[Tensor], target: &Target, options: Option
     let portable = targets::find("generic-c").unwrap();
     let portable = Target { memories: target.memories.clone(), ram: target.ram, ..portable.clone() };
     if installed("cc") {
-        let plan = lower(graph, &portable, CATALOGUE, options).unwrap();
+        let plan = lower(graph, &portable, CATALOGUE, options.clone()).unwrap();
         agrees(graph, &c_of(&plan, &portable), inputs, 0.0);
     }
     let host = targets::find("host").unwrap();
@@ -116,11 +116,11 @@ fn several_arenas_hold_what_one_memory_does_not() {
     let (graph, inputs) = network();
     for core in ["cortex-m4", "cortex-m55"] {
         let options = Options { patch: Patch::Off, ..Options::default() };
-        let whole = lower(&graph, &with_ram(core, &[1 << 20]), CATALOGUE, options).unwrap();
+        let whole = lower(&graph, &with_ram(core, &[1 << 20]), CATALOGUE, options.clone()).unwrap();
         assert_eq!(whole.arenas.len(), 1);
         // No memory holds all, two do.
         let target = with_ram(core, &[whole.arena_bytes * 2 / 3 / 16 * 16, whole.arena_bytes * 3 / 4 / 16 * 16]);
-        let plan = lower(&graph, &target, CATALOGUE, options).unwrap();
+        let plan = lower(&graph, &target, CATALOGUE, options.clone()).unwrap();
         assert_eq!(plan.arenas.len(), 2, "{plan}");
         let c = c_of(&plan, &target);
         assert!(c.header.contains("int m_run(void *arena_bank_0, void *arena_bank_1, const int8_t *input_0,"));
@@ -131,7 +131,7 @@ fn several_arenas_hold_what_one_memory_does_not() {
         }
         assert!(!c.header.contains("M_ARENA_BYTES"), "code for one arena must not compile");
         check_there(&graph, &inputs, &plan, &target);
-        check_here(&graph, &inputs, &target, options);
+        check_here(&graph, &inputs, &target, options.clone());
         // Where none of it is large enough, the largest memory is the one to be blamed.
         let small = lower(&graph, &with_ram(core, &[64, 128]), CATALOGUE, options).unwrap();
         assert_eq!(small.arenas[0].memory.as_deref(), Some("bank-1"));

@@ -52,13 +52,13 @@ impl<'a> Batch<'a> {
     /// Cases by turns: each goes to the batch that `of` names.
     fn distributed(mut batches: Vec<Batch<'a>>, cases: &'a [Case], of: impl Fn(usize) -> usize) -> Vec<Batch<'a>> {
         let options = Options { goal: Goal::Time, ..Options::default() };
-        cases.iter().enumerate().for_each(|(i, case)| batches[of(i)].cases.push((case, options)));
+        cases.iter().enumerate().for_each(|(i, case)| batches[of(i)].cases.push((case, options.clone())));
         batches
     }
 
     fn emit(&self) -> Vec<CSource> {
         let emit = |(i, (case, options)): (usize, &(&Case, Options))| {
-            compile_as(&format!("m{i}"), &case.0, self.target, self.catalogue, *options)
+            compile_as(&format!("m{i}"), &case.0, self.target, self.catalogue, options.clone())
         };
         self.cases.iter().enumerate().map(emit).collect()
     }
@@ -72,7 +72,7 @@ impl<'a> Batch<'a> {
         if let Some((i, fault)) = faults.first() {
             let names: Vec<String> = faults.iter().map(|(i, fault)| format!("m{i}: {fault}")).collect();
             let (case, options) = &self.cases[*i];
-            let source = compile_as("m", &case.0, self.target, self.catalogue, *options).source;
+            let source = compile_as("m", &case.0, self.target, self.catalogue, options.clone()).source;
             let graph = text::print(&case.0);
             panic!("{} {:?}\n{}\n\nm{i}: {fault}\n{graph}\n{source}", self.target, self.flags, names.join("\n"));
         }
