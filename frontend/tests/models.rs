@@ -20,15 +20,10 @@ fn shared() -> Option<PathBuf> {
 
 /// Models that are refused: the code and operator of the first diagnostic.
 const REFUSED: &[(&str, &str, &str)] = &[
-    ("fm_binary_qonnx", code::DOMAIN, "BipolarQuant"),
     ("fm_gru", code::OPERATOR, "GRU"),
     ("fm_gru_dynamo", code::OPERATOR, "GRU"),
     ("fm_lstm", code::OPERATOR, "LSTM"),
     ("fm_lstm_dynamo", code::OPERATOR, "LSTM"),
-    ("fm_ternary_qonnx", code::DOMAIN, "Quant"),
-    ("qonnx_qkeras_jettagging", code::DOMAIN, "Quant"),
-    ("qonnx_tfc_1w1a", code::DOMAIN, "BipolarQuant"),
-    ("qonnx_unsw_mlp_w2a2", code::DOMAIN, "Quant"),
 ];
 
 /// Larger ones are imported, but not evaluated here.

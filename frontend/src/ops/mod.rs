@@ -10,6 +10,7 @@ mod matmul;
 mod microsoft;
 mod norm;
 mod pool;
+mod qonnx;
 mod quantize;
 mod reduce;
 mod resize;
@@ -212,11 +213,17 @@ static MICROSOFT: &[Importer] = &[
     op("QuantizeLinear", 0, &["axis", "block_size"], |cx, n| quantize::quantize_along(cx, n, n.int_or("axis", 1)?)),
 ];
 
+/// The operators of QONNX, by name, and the domains that its versions use.
+static QONNX: &[Importer] =
+    &[op("BipolarQuant", 0, &[], qonnx::bipolar), op("Quant", 0, &["narrow", "rounding_mode", "signed"], qonnx::quant)];
+const QONNX_DOMAINS: &[&str] = &["finn.custom_op.general", "onnx.brevitas", "qonnx.custom_op.general"];
+
 /// The importer of an operator.
 pub(crate) fn find(domain: &str, op_type: &str) -> Option<&'static Importer> {
     let table = match domain {
         "" => TABLE,
         "com.microsoft" => MICROSOFT,
+        domain if QONNX_DOMAINS.contains(&domain) => QONNX,
         _ => return None,
     };
     table.binary_search_by(|row| row.op_type.cmp(op_type)).ok().map(|i| &table[i])
@@ -263,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_for_binary_search() {
-        for pair in TABLE.windows(2).chain(MICROSOFT.windows(2)) {
+        for pair in [TABLE, MICROSOFT, QONNX].into_iter().flat_map(|table| table.windows(2)) {
             assert!(pair[0].op_type < pair[1].op_type, "{} before {}", pair[0].op_type, pair[1].op_type);
         }
     }

@@ -3,6 +3,7 @@
 mod data;
 mod elementwise;
 mod microsoft;
+mod qonnx;
 mod quantize;
 mod windows;
 
