@@ -96,6 +96,9 @@ pub fn bipolar(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     let (x, scale) = (cx.float(n, 0)?, cx.float(n, 1)?);
     let zero = cx.scalar(0.0, n);
     let positive = cx.binary(Binary::GreaterEqual, x, zero, n)?;
-    let negative = cx.unary(Unary::Neg, scale, n)?;
-    Ok(vec![cx.add(Op::Where, vec![positive, scale, negative], &n.origin)?])
+    // 1 and 0 become the scale and its negative, without rounding.
+    let one = cx.cast(positive, DType::F32, n)?;
+    let span = cx.binary(Binary::Add, scale, scale, n)?;
+    let v = cx.binary(Binary::Mul, one, span, n)?;
+    Ok(vec![cx.binary(Binary::Sub, v, scale, n)?])
 }
