@@ -1,14 +1,13 @@
 //! `mcc analyze`: what each kernel costs on a target.
 
-use super::args::{ChoiceArgs, IoArg, MemoryArgs, ModelArgs};
+use super::args::PlanArgs;
 use super::compile::totals;
 use super::output;
 use super::requant;
-use mcc::backends::targets;
+use mcc::Result;
 use mcc::budget::Budget;
 use mcc::ir::target::MemoryKind;
 use mcc::report::{BufferReport, KernelReport, MemoryReport, Report};
-use mcc::{Options, Result};
 use serde::Serialize;
 
 /// Show what a model needs on a target, kernel by kernel.
@@ -19,17 +18,7 @@ use serde::Serialize;
 #[command(after_help = "Example:\n  mcc analyze model.onnx --target stm32h7")]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    choices: ChoiceArgs,
-    #[command(flatten)]
-    memory: MemoryArgs,
-    /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
-    #[arg(long)]
-    target: String,
-    /// Where inputs and outputs live
-    #[arg(long, value_enum, default_value_t)]
-    io: IoArg,
+    plan: PlanArgs,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -46,11 +35,8 @@ struct Outcome {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let target = targets::find(&args.target)?;
-    let options = Options { io: args.io.into(), ..args.model.options(target, &args.choices) };
-    let options = args.memory.choose(options)?;
-    let target = &options.target;
-    let model = mcc::Model::load(&args.model.model, &options)?;
+    let model = args.plan.load()?;
+    let target = &model.target;
     let report = Report { requant: requant::differing(&model)?, ..Report::of(&model.plan()?, target) };
     let over = Budget::of(target).excess(&report);
     let fits = (target.ram.is_some() || target.flash.is_some()).then_some(over.is_empty());

@@ -55,6 +55,35 @@ impl ModelArgs {
     }
 }
 
+/// A model, a target, and how to lower the one for the other.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    choices: ChoiceArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
+    #[arg(long)]
+    target: String,
+    /// Where inputs and outputs live
+    #[arg(long, value_enum, default_value_t)]
+    io: IoArg,
+}
+
+impl PlanArgs {
+    /// Imports the model and runs all passes for the target.
+    ///
+    /// # Errors
+    /// Where there is no such target or memory, or the model is not supported.
+    pub fn load(&self) -> Result<Model> {
+        let target = targets::find(&self.target)?;
+        let options = Options { io: self.io.into(), ..self.model.options(target, &self.choices) };
+        Model::load(&self.model.model, &self.memory.choose(options)?)
+    }
+}
+
 /// Which memories of the target a plan may use.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct MemoryArgs {

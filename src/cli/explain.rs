@@ -1,12 +1,11 @@
 //! `mcc explain`: why a node is computed as it is.
 
-use super::args::{ChoiceArgs, IoArg, MemoryArgs, ModelArgs};
+use super::args::PlanArgs;
 use super::output;
-use mcc::backends::targets;
+use mcc::Result;
 use mcc::ir::plan::Kernel;
 use mcc::passes::lower::explain::{Alternative, Choice, Verdict, unknown};
 use mcc::report::Report;
-use mcc::{Options, Result};
 use serde::Serialize;
 
 /// Show what else a node could be computed by, and what speaks against it.
@@ -19,19 +18,9 @@ use serde::Serialize;
   mcc compile model.onnx --target stm32h7 -o out --name net --force /conv1/Conv=nest")]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    plan: PlanArgs,
     /// Name of a node in the model
     node: Option<String>,
-    #[command(flatten)]
-    choices: ChoiceArgs,
-    #[command(flatten)]
-    memory: MemoryArgs,
-    /// Chip, core, `generic-c` or `host`; `mcc targets` lists them
-    #[arg(long)]
-    target: String,
-    /// Where inputs and outputs live
-    #[arg(long, value_enum, default_value_t)]
-    io: IoArg,
     /// Print the choices as JSON
     #[arg(long)]
     json: bool,
@@ -67,13 +56,11 @@ struct Row {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let target = targets::find(&args.target)?;
-    let options = Options { io: args.io.into(), ..args.model.options(target, &args.choices) };
-    let options = args.memory.choose(options)?;
-    let model = mcc::Model::load(&args.model.model, &options)?;
+    let model = args.plan.load()?;
+    let target = &model.target;
     let (plan, choices) = model.explained()?;
     let named = |k: &Kernel| args.node.as_ref().is_none_or(|node| k.origin.iter().any(|name| **name == **node));
-    let report = Report::of(&plan, &options.target);
+    let report = Report::of(&plan, target);
     let explained: Vec<Explained> = choices
         .iter()
         .filter(|c| named(&plan.kernels[c.kernel]))
