@@ -62,7 +62,7 @@ fn build(
         values[port.value.index()] = Some(new);
     }
     let mut points = vec![false; graph.len()];
-    sites.points.iter().for_each(|v| points[v.index()] = true);
+    sites.points.iter().chain(&sites.moved).for_each(|v| points[v.index()] = true);
     let layers: HashMap<ValueId, &Layer> = sites.layers.iter().map(|l| (l.value, l)).collect();
     for (id, value) in graph.values() {
         if !live[id.index()] {

@@ -30,6 +30,9 @@ pub struct Sites {
     pub layers: Vec<Layer>,
     /// Activations that are rounded, in the graph's order.
     pub points: Vec<ValueId>,
+    /// What only moves elements of rounded activations. Rounding it changes nothing, and tells other tools that it may be
+    /// done on integers.
+    pub moved: Vec<ValueId>,
     /// For each value, the first of those that share its scale and zero point: operators that only move elements keep
     /// them, and what is concatenated shares them.
     class: Vec<ValueId>,
@@ -93,13 +96,10 @@ impl Sites {
             inputs.iter().filter(|v| passes && float(**v)).for_each(|v| wanted[v.index()] = true);
         }
         let class = classes(graph);
-        let points = graph
-            .values()
-            .map(|(id, _)| id)
-            .filter(|v| wanted[v.index()] && float(*v) && !kept[v.index()])
-            .filter(|v| !runs_on(*v) && !moves(graph, *v))
-            .collect();
-        Ok(Sites { layers, points, class })
+        let rounded = |v: ValueId| wanted[v.index()] && float(v) && !kept[v.index()] && !runs_on(v);
+        let all = graph.values().map(|(id, _)| id).filter(|v| rounded(*v));
+        let (moved, points): (Vec<ValueId>, Vec<ValueId>) = all.partition(|v| moves(graph, *v));
+        Ok(Sites { layers, points, moved, class })
     }
 
     /// The value that stands for all that share scale and zero point with `v`.
