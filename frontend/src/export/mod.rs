@@ -10,14 +10,15 @@ mod steps;
 use crate::error::{Diagnostic, Error, Fault, Result, code, quote};
 use crate::proto::{Attribute, Graph as GraphProto, Model, Node, OperatorSetId, TensorProto, ValueInfo};
 use mcc_ir::graph::{Def, Graph, ValueId};
-use mcc_ir::{Tensor, TensorType};
+use mcc_ir::{DType, Tensor, TensorType};
 use prost::Message;
 use std::collections::HashSet;
 
-/// The opset that is written: the first with integers of four bits.
-const OPSET: i64 = 21;
-/// The version of the file format that came with [`OPSET`].
-const IR_VERSION: i64 = 10;
+/// The opset that is written, and the version of the file format that came with it. ONNX Runtime reads more of the older
+/// one: in opset 21 its passes on quantised models add nodes without a zero point, which it then refuses.
+const PLAIN: (i64, i64) = (20, 9);
+/// The same for graphs with quantised integers of 4 or 16 bits.
+const NARROW_OR_WIDE: (i64, i64) = (21, 10);
 
 /// The bytes of an ONNX model with the meaning of `graph`.
 ///
@@ -74,10 +75,12 @@ pub fn export(graph: &Graph) -> std::result::Result<Vec<u8>, Error> {
         initializer: e.initializers,
         ..GraphProto::default()
     };
+    let newer = |d: DType| matches!(d, DType::I4 | DType::U4 | DType::I16);
+    let (opset, ir_version) = if graph.values().any(|(_, v)| newer(v.ty.dtype)) { NARROW_OR_WIDE } else { PLAIN };
     let model = Model {
-        ir_version: Some(IR_VERSION),
+        ir_version: Some(ir_version),
         producer_name: "mcc".into(),
-        opset_import: vec![OperatorSetId { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetId { domain: String::new(), version: opset }],
         graph: Some(message),
         ..Model::default()
     };

@@ -306,6 +306,11 @@ impl Exporter<'_> {
     }
 }
 
+/// Dilations are left out where they say nothing: integer average pooling of ONNX Runtime refuses them.
 fn window(stride: &[usize; 2], pad: &[usize; 4], dilation: &[usize; 2]) -> Vec<Attribute> {
-    vec![ints("strides", &numbers(stride)), ints("pads", &numbers(pad)), ints("dilations", &numbers(dilation))]
+    let mut attributes = vec![ints("strides", &numbers(stride)), ints("pads", &numbers(pad))];
+    if *dilation != [1, 1] {
+        attributes.push(ints("dilations", &numbers(dilation)));
+    }
+    attributes
 }
