@@ -125,8 +125,8 @@ fn noise(i: usize) -> f32 {
 fn all_executors_agree_on_a_quantised_model() {
     let folder = tempfile::tempdir().unwrap();
     let data = inputs(folder.path(), noise);
-    for scheme in ["int8", "w4a8", "int16x8"] {
-        let to = folder.path().join(format!("{scheme}.mcc"));
+    for scheme in ["int8", "int8 --per-tensor", "w4a8", "int16x8"] {
+        let to = folder.path().join("q.mcc");
         let line = format!("quantize fm_lenet5.onnx --calib {} --scheme {scheme} -o {}", data.display(), to.display());
         let report = json(&format!("{line} --json"));
         assert_eq!(report["samples"], 20);
@@ -171,6 +171,7 @@ fn faults_of_the_input_have_codes() {
             "{found}: {text}"
         );
     };
+    expect(fails("fm_lenet5.onnx", &inputs(folder.path(), noise), "--scheme w4a8 --per-tensor"), "E0903", 64, "8 bits");
     let good = inputs(folder.path(), noise);
     expect(fails("fm_lenet5.onnx", &good, "--keep nowhere"), "E0405", 64, "\"nowhere\"");
     expect(fails("fm_lenet5_int8_qdq.onnx", &good, ""), "E0907", 1, "quantised already");

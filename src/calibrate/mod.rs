@@ -21,7 +21,7 @@ use mcc_passes::PassCx;
 use mcc_passes::quantize::columns::{Means, Moments};
 use mcc_passes::quantize::rewrite::{LayerWeights, rewrite};
 use mcc_passes::quantize::sites::{Layer, Sites};
-use mcc_passes::quantize::{Histogram, Method, Scheme, prepare, reconstruct};
+use mcc_passes::quantize::{Histogram, Method, Scheme, equalise, prepare, reconstruct};
 use runner::Runner;
 use std::collections::HashMap;
 
@@ -59,6 +59,8 @@ pub struct Options {
     pub scheme: Scheme,
     /// How activations are clipped.
     pub method: Method,
+    /// One scale for all weights of a layer, after equalisation across layers.
+    pub per_tensor: bool,
     /// Names of nodes that stay in floating point.
     pub keep: Vec<String>,
 }
@@ -94,7 +96,13 @@ pub fn quantise(
         return Err(Error::Calibration("there is no sample".into()));
     }
     let target = crate::Options::host().target;
-    let float = prepare::prepare(graph, &PassCx::quiet(&target))?;
+    if options.per_tensor && options.scheme.is_sequential() {
+        return Err(Error::Usage("one scale for all weights of a layer is for weights of 8 bits".into()));
+    }
+    let mut float = prepare::prepare(graph, &PassCx::quiet(&target))?;
+    if options.per_tensor {
+        float = equalise::equalise(&float)?;
+    }
     let sites = Sites::of(&float, &options.keep)?;
     if sites.layers.is_empty() {
         let what = if options.keep.is_empty() { "" } else { " beside those that are kept" };
@@ -191,7 +199,7 @@ impl Calibration<'_> {
         let all = self.sites.layers.iter().zip(means).enumerate().map(|(i, (layer, means))| {
             let (rows, bias) = self.real(layer);
             let levels = self.options.scheme.levels(i, self.sites.layers.len());
-            (layer.value, reconstruct::simple(&rows, &bias, layer, levels, means))
+            (layer.value, reconstruct::simple(&rows, &bias, layer, levels, self.options.per_tensor, means))
         });
         all.collect()
     }

@@ -21,6 +21,9 @@ pub struct QuantizeArgs {
     /// How activations are clipped: `minmax`, `percentile` (of 99.99 %) or `percentile:P`, `entropy`, `mse`
     #[arg(long, value_name = "METHOD", value_parser = parse_method, default_value = "mse")]
     method: Method,
+    /// One scale for all weights of a layer instead of one a channel, after equalisation across layers; for weights of 8 bits
+    #[arg(long)]
+    per_tensor: bool,
     /// Leave the node with this name in floating point; may be given more than once
     #[arg(long, value_name = "NODE")]
     keep: Vec<String>,
@@ -83,7 +86,12 @@ impl QuantizeArgs {
     /// Where the data or the model does not serve.
     pub fn quantise(&self, graph: &Graph, calib: &Path) -> Result<Quantised> {
         let mut data = DataSet::open(calib, graph, &self.preprocess, self.samples)?;
-        let options = calibrate::Options { scheme: self.scheme.into(), method: self.method, keep: self.keep.clone() };
+        let options = calibrate::Options {
+            scheme: self.scheme.into(),
+            method: self.method,
+            per_tensor: self.per_tensor,
+            keep: self.keep.clone(),
+        };
         let bar = output::progress(0, "");
         let progress = |what: &str, done: usize, of: usize| {
             if bar.message() != what {
@@ -112,7 +120,7 @@ impl QuantizeArgs {
             }
             None if *self == QuantizeArgs::default() => Ok((graph, None)),
             None => Err(Error::Usage(
-                "--scheme, --method, --keep, --preprocess and --samples belong to --quantize with --calib".into(),
+                "--scheme, --method, --per-tensor, --keep, --preprocess and --samples belong to --quantize with --calib".into(),
             )),
         }
     }

@@ -4,6 +4,7 @@
 //! What runs the model and collects the statistics is the facade's `calibrate`; here is the mathematics.
 //!
 //! - [`prepare`]: batch normalisations and biases go into the layers before them.
+//! - [`equalise`]: scales move between layers, where all weights of a layer must share one.
 //! - [`sites`]: which layers and activations become integer.
 //! - [`histogram`]: activations seen, and where to clip them.
 //! - [`columns`]: second moments of what layers read.
@@ -11,6 +12,7 @@
 //! - [`rewrite`]: the quantised graph.
 
 pub mod columns;
+pub mod equalise;
 pub mod histogram;
 mod linear;
 pub mod prepare;

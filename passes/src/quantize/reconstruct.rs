@@ -10,8 +10,16 @@ use super::weights::{self, Hessian, Levels, Rounded};
 /// data says little.
 const RIDGE: f64 = 0.01;
 
-/// Rounds weights to nearest, and corrects the bias by the mean error of the layer's output. `means` has one entry a group.
-pub fn simple(rows: &[f64], bias: &[f64], layer: &Layer, levels: Levels, means: &[Means]) -> LayerWeights {
+/// Rounds weights to nearest, with a scale for each channel or `shared` by all, and corrects the bias by the mean error of
+/// the layer's output. `means` has one entry a group.
+pub fn simple(
+    rows: &[f64],
+    bias: &[f64],
+    layer: &Layer,
+    levels: Levels,
+    shared: bool,
+    means: &[Means],
+) -> LayerWeights {
     let depth = layer.map.depth;
     let share = layer.map.channels / means.len().max(1) * depth;
     let mut all = Rounded { levels: vec![], scales: vec![] };
@@ -19,6 +27,9 @@ pub fn simple(rows: &[f64], bias: &[f64], layer: &Layer, levels: Levels, means: 
         let part = weights::nearest(w, levels, &Hessian { depth, h: &m.xx });
         all.levels.extend(part.levels);
         all.scales.extend(part.scales);
+    }
+    if shared {
+        all = weights::shared(rows, levels, layer.map.channels);
     }
     let rounded = all.weights();
     let bias = (0..layer.map.channels)
@@ -29,7 +40,7 @@ pub fn simple(rows: &[f64], bias: &[f64], layer: &Layer, levels: Levels, means: 
             bias[c] + error
         })
         .collect();
-    LayerWeights { levels, rounded: all, bias }
+    LayerWeights { levels, rounded: all, shared, bias }
 }
 
 /// Fits the layer to wanted outputs: least squares on what it reads now, rounding against the Hessian, and the bias that
@@ -49,7 +60,7 @@ pub fn fitted(rows: &[f64], layer: &Layer, levels: Levels, means: &[Means]) -> L
         all.levels.extend(part.levels);
         all.scales.extend(part.scales);
     }
-    LayerWeights { levels, rounded: all, bias }
+    LayerWeights { levels, rounded: all, shared: false, bias }
 }
 
 /// The weights whose outputs are nearest to the wanted ones, drawn towards `w`.

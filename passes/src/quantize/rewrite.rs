@@ -17,6 +17,8 @@ use std::collections::HashMap;
 pub struct LayerWeights {
     pub levels: Levels,
     pub rounded: Rounded,
+    /// Whether all channels have one scale.
+    pub shared: bool,
     /// The real bias of each channel.
     pub bias: Vec<f64>,
 }
@@ -135,10 +137,12 @@ fn operands(
     let mut levels: Vec<i64> = w.rounded.levels.iter().map(|q| *q as i64).collect();
     let mut scales = w.rounded.scales.clone();
     if let Some(q) = x {
+        let unit = |c: usize| w.bias[c].abs() / q.scale.0 as f64;
+        let largest = (0..channels).map(unit).fold(0.0, f64::max);
         for (c, scale) in scales.iter_mut().enumerate() {
             let row = &mut levels[c * depth..(c + 1) * depth];
-            let unit = w.bias[c].abs() / q.scale.0 as f64;
-            if row.iter().all(|q| *q == 0) {
+            let unit = if w.shared { largest } else { unit(c) };
+            if !w.shared && row.iter().all(|q| *q == 0) {
                 // Nothing but the bias needs a scale.
                 *scale = if unit > 0.0 { unit / (1u32 << 20) as f64 } else { 1.0 };
             } else if unit / *scale > LARGEST_BIAS {
@@ -151,8 +155,9 @@ fn operands(
     let scales: Vec<f32> = scales.iter().map(|s| (*s as f32).max(f32::MIN_POSITIVE)).collect();
     let integers = Tensor::from_i64(TensorType::new(dtype, ty.shape.clone()), &layer.map.stored(&levels));
     let integers = out.add_const(integers, w_origin.clone());
-    let scale = out.add_const(Tensor::new([channels], &scales), w_origin.clone());
-    let zeros = |dtype| Tensor::from_i64(TensorType::new(dtype, [channels]), &vec![0; channels]);
+    let count = if w.shared { 1 } else { channels };
+    let scale = out.add_const(Tensor::new([count], &scales[..count]), w_origin.clone());
+    let zeros = |dtype| Tensor::from_i64(TensorType::new(dtype, [count]), &vec![0; count]);
     let zero = out.add_const(zeros(dtype), w_origin.clone());
     let dequantize = Op::Dequantize { axis: layer.map.axis };
     let weights = out.add_node(dequantize, vec![integers, scale, zero], w_origin.clone())?;
@@ -163,7 +168,7 @@ fn operands(
     let units: Vec<f32> = scales.iter().map(|s| s * q.scale.0).collect();
     let bias: Vec<i32> = w.bias.iter().zip(&units).map(|(b, u)| (b / *u as f64).round_ties_even() as i32).collect();
     let bias = out.add_const(Tensor::new([channels], &bias), b_origin.clone());
-    let scale = out.add_const(Tensor::new([channels], &units), b_origin.clone());
+    let scale = out.add_const(Tensor::new([count], &units[..count]), b_origin.clone());
     let zero = out.add_const(zeros(DType::I32), b_origin.clone());
     let bias = out.add_node(Op::Dequantize { axis: 0 }, vec![bias, scale, zero], b_origin.clone())?;
     Ok((weights, bias))

@@ -81,6 +81,60 @@ fn preparation_keeps_the_function() {
     }
 }
 
+/// A chain whose channels differ much: a convolution, a depthwise one, a grouped one, and two products.
+const CHAIN: &str = r#"graph @chain(x: f32[1x4x6x6], z: f32[2x3]) {
+    k = const f32[8x1x1x1] [0.01, 0.1, 1.0, 10.0, 0.03, 0.3, 3.0, 30.0]
+    r0 = const f32[8x4x3x3] rand(1, -0.5, 0.5)
+    w0 = mul r0, k
+    b0 = const f32[8] rand(2, -0.5, 0.5)
+    c0 = conv2d x, w0, b0 {layout = nchw, bias} : f32[1x8x4x4] "first"
+    a0 = relu c0 : f32[1x8x4x4]
+    w1 = const f32[8x1x3x3] rand(3, -0.5, 0.5)
+    c1 = conv2d a0, w1 {layout = nchw, pad = [1, 1, 1, 1], groups = 8} : f32[1x8x4x4] "second"
+    w2 = const f32[4x4x1x1] rand(4, -0.5, 0.5)
+    c2 = conv2d c1, w2 {layout = nchw, groups = 2} : f32[1x4x4x4] "third"
+    d = const f32[3x5] rand(5, -0.5, 0.5)
+    m0 = matmul z, d : f32[2x5] "fourth"
+    m1 = relu m0
+    q = const f32[5] [0.01, 1.0, 100.0, 3.0, 0.3]
+    r3 = const f32[7x5] rand(6, -0.5, 0.5)
+    e = mul r3, q
+    m2 = matmul m1, e {trans_b} : f32[2x7] "fifth"
+    return c2, m2
+}"#;
+
+#[test]
+fn equalisation_keeps_the_function_and_levels_the_ranges() {
+    let chain = prepare::prepare(&text::parse(CHAIN, &|_| None).unwrap(), &PassCx::quiet(&target())).unwrap();
+    let equal = super::equalise::equalise(&chain).unwrap();
+    let mut random = Random(9);
+    for _ in 0..5 {
+        let mut tensor = |shape: &[usize]| {
+            let n = shape.iter().product();
+            Tensor::new(shape, &(0..n).map(|_| (random.unit() - 0.5) as f32).collect::<Vec<_>>())
+        };
+        let inputs = [tensor(&[1, 4, 6, 6]), tensor(&[2, 3])];
+        let (a, b) = (eval::run(&chain, &inputs).unwrap(), eval::run(&equal, &inputs).unwrap());
+        for (a, b) in a.iter().zip(&b) {
+            let largest = a.to_f64().into_iter().map(f64::abs).fold(0.0, f64::max);
+            assert!(largest_difference(a, b) < 1e-5 * largest);
+        }
+    }
+    // The error of one scale for all weights, relative to the weights of each channel.
+    let spread = |graph: &Graph| {
+        let sites = Sites::of(graph, &[]).unwrap();
+        let of = |l: &super::sites::Layer| {
+            let rows = l.map.rows(&graph.constant(l.w).unwrap().to_f64());
+            let largest = |row: &[f64]| row.iter().map(|w| w.abs()).fold(0.0, f64::max);
+            let all: Vec<f64> = rows.chunks(l.map.depth).map(largest).collect();
+            all.iter().copied().fold(0.0, f64::max) / all.iter().copied().fold(f64::INFINITY, f64::min)
+        };
+        sites.layers.iter().map(of).collect::<Vec<f64>>()
+    };
+    let (before, after) = (spread(&chain), spread(&equal));
+    assert!(before[0] > 1000.0 && after[0] < 30.0, "{before:?} {after:?}");
+}
+
 #[test]
 fn sites_are_where_integers_need_them() {
     let graph = prepared();
@@ -139,7 +193,7 @@ fn calibrated(
         let means: Vec<Means> = m.into_iter().map(Moments::finish).collect();
         let real = |v: ValueId| graph.constant(v).unwrap().to_f64();
         let bias = layer.bias.map_or(vec![0.0; layer.map.channels], real);
-        (layer.value, reconstruct::simple(&layer.map.rows(&real(layer.w)), &bias, layer, Levels::Int8, &means))
+        (layer.value, reconstruct::simple(&layer.map.rows(&real(layer.w)), &bias, layer, Levels::Int8, false, &means))
     });
     (params, weights.collect())
 }
@@ -204,7 +258,14 @@ fn biases_that_no_scale_fits_are_kept_by_a_coarser_one() {
         m.finish()
     }];
     let layer = &sites.layers[0];
-    let w = reconstruct::simple(&[0.0, 0.0, 1e-9, 1e-9, 1.0, 2.0], &[3.25, 1000.0, 0.5], layer, Levels::Int8, &means);
+    let w = reconstruct::simple(
+        &[0.0, 0.0, 1e-9, 1e-9, 1.0, 2.0],
+        &[3.25, 1000.0, 0.5],
+        layer,
+        Levels::Int8,
+        false,
+        &means,
+    );
     let done = rewrite(&graph, &sites, &params, Grid::I8, &HashMap::from([(layer.value, w)])).unwrap();
     let y = eval::run(&done.graph, &[Tensor::new([1, 2], &[0.5f32, -0.25])]).unwrap()[0].to_f32();
     assert!((y[0] - 3.25).abs() < 1e-4 && (y[1] - 1000.0).abs() < 1e-2 && (y[2] - 0.5).abs() < 0.03, "{y:?}");

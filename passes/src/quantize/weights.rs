@@ -130,6 +130,13 @@ pub fn nearest(w: &[f64], levels: Levels, hessian: &Hessian<'_>) -> Rounded {
     Rounded { levels: levels.concat(), scales }
 }
 
+/// Rounds to nearest with one scale for all rows, that of the whole range.
+pub fn shared(w: &[f64], levels: Levels, rows: usize) -> Rounded {
+    let scale = levels.whole_scale(w);
+    let scale = if scale > 0.0 { scale } else { 1.0 };
+    Rounded { levels: w.iter().map(|v| levels.round(v / scale) as i8).collect(), scales: vec![scale; rows] }
+}
+
 /// Depth up to which scales are searched with the whole matrix; beyond, with its diagonal.
 const SEARCHED: usize = 640;
 
