@@ -57,6 +57,9 @@ struct Outcome {
     compile_ms: f64,
     arena_bytes: usize,
     weight_bytes: usize,
+    /// By how much compiling and the first run raised the most memory that the process held; Linux only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_peak_bytes: Option<usize>,
     macs: u64,
     /// The level of the processor that kernels were chosen for.
     cpu: &'static str,
@@ -64,11 +67,19 @@ struct Outcome {
     nodes: Option<Vec<NodeTime>>,
 }
 
+/// The most bytes that this process ever held, where the system tells.
+fn most_memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<usize>().ok().map(|kib| kib * 1024)
+}
+
 pub fn run(args: &Args) -> Result<()> {
     if args.threads != 1 {
         return Err(Error::Usage("--threads takes 1 only: a run uses one thread".into()));
     }
     let target = targets::find("host")?;
+    let memory_before = most_memory();
     let start = Instant::now();
     let mut model = args.model.load(target, &ChoiceArgs::default())?;
     // As sessions have it.
@@ -87,6 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let inputs: Vec<TensorRef<'_>> = inputs.iter().map(Elements::borrow).collect();
     let mut outputs: Vec<TensorMut<'_>> = outputs.iter_mut().map(Elements::borrow_mut).collect();
+    session.run(&inputs, &mut outputs)?;
+    let session_peak_bytes = most_memory().zip(memory_before).map(|(now, before)| now - before);
     let runs = args.runs as usize;
     let bar = output::progress(runs, "bench");
     let mut times = Vec::with_capacity(runs);
@@ -124,6 +137,7 @@ pub fn run(args: &Args) -> Result<()> {
         compile_ms: us(compile) / 1e3,
         arena_bytes: session.arena_bytes(),
         weight_bytes: session.weights_bytes(),
+        session_peak_bytes,
         macs: plan.macs(),
         cpu: mcc::runtime::cpu::level().map_err(mcc::backends::jit::Error::from)?.name(),
         nodes: args.per_node.then(|| {
