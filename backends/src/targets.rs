@@ -22,8 +22,12 @@ const FILES: [&str; 14] = [
 ];
 
 /// The cost tables, by the core that was measured.
-const TABLES: [(&str, &str); 2] =
-    [("cortex-m4", include_str!("../costs/cortex-m4.toml")), ("cortex-m55", include_str!("../costs/cortex-m55.toml"))];
+const TABLES: [(&str, &str); 4] = [
+    ("cortex-m0", include_str!("../costs/cortex-m0.toml")),
+    ("cortex-m4", include_str!("../costs/cortex-m4.toml")),
+    ("cortex-m55", include_str!("../costs/cortex-m55.toml")),
+    ("riscv32imc", include_str!("../costs/riscv32imc.toml")),
+];
 
 static ALL: LazyLock<Vec<Target>> = LazyLock::new(|| {
     FILES.iter().map(|text| with_table(Target::parse(text).expect("the embedded targets are tested"))).collect()

@@ -9,7 +9,7 @@ pub mod run;
 pub mod verify;
 mod work;
 
-pub use work::COUNTS;
+pub use work::counts;
 
 use crate::dtype::DType;
 use crate::scalar::{BinOp, ScalarType, Scalars, UnOp};

@@ -2,7 +2,9 @@
 
 use super::output;
 use mcc::backends::targets;
-use mcc::costs::{self, Quality};
+use mcc::costs::{self, Quality, Row};
+use mcc::ir::catalogue::NEST;
+use mcc::ir::costs::CostTable;
 use mcc::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -71,8 +73,9 @@ pub fn sources(path: &Path, target: &str, folder: &Path) -> Result<()> {
     output::print(&format!("{} layers, {} sources\n", layers.len(), list.len()))
 }
 
-/// Fits a table to the data set of the target that it is named after, shows how good it is, and writes it.
-pub fn fit(data: &Path, table: Option<&Path>, json: bool) -> Result<()> {
+/// Fits a table to the data set of the target that it is named after, shows how good it is, and writes it. With the
+/// beginning of names, shows each layer of such a name; the empty one stands for the layers of models.
+pub fn fit(data: &Path, table: Option<&Path>, begin: Option<&str>, json: bool) -> Result<()> {
     let stem = data.file_stem().unwrap_or_default().to_string_lossy();
     let target = targets::find(&stem)?;
     let layers = data.with_file_name("layers.mcc");
@@ -97,6 +100,10 @@ pub fn fit(data: &Path, table: Option<&Path>, json: bool) -> Result<()> {
         });
         return output::print_json(&Fitted { quality: all, rows: rows.collect() });
     }
+    if let Some(begin) = begin {
+        let of_models = |r: &&Row| if begin.is_empty() { r.of_a_model() } else { r.layer.starts_with(begin) };
+        return print_rows(&rows.iter().filter(of_models).collect::<Vec<_>>(), &found);
+    }
     let row = |q: &Quality| {
         let percent = |x: f64| format!("{x:.1}");
         let figures =
@@ -106,4 +113,34 @@ pub fn fit(data: &Path, table: Option<&Path>, json: bool) -> Result<()> {
     let header =
         ["implementation", "rows", "median %", "95th %", "worst %", "within 15 %", "the worst", "code, median %"];
     output::print(&output::table(&header, &all.iter().map(row).collect::<Vec<_>>()))
+}
+
+/// Prints what a table predicts for some rows beside what was measured, and how many are near. The implementation that is
+/// predicted to be the fastest has a star.
+fn print_rows(rows: &[&Row], table: &CostTable) -> Result<()> {
+    let predicted = |r: &Row| table.cycles.of(&r.implementation, &r.work);
+    let mut fastest: BTreeMap<&str, f64> = BTreeMap::new();
+    for r in rows {
+        let least = fastest.entry(&r.layer).or_insert(f64::INFINITY);
+        *least = least.min(predicted(r));
+    }
+    let chosen = |r: &Row| predicted(r) <= fastest[r.layer.as_str()];
+    let row = |r: &&Row| {
+        let ratio = predicted(r) / r.measured;
+        let near = if (ratio - 1.0).abs() > 0.15 { "beyond 15 %" } else { "" };
+        let implementation = format!("{}{}", r.implementation, if chosen(r) { " *" } else { "" });
+        let figures = [format!("{:.0}", predicted(r)), format!("{:.0}", r.measured), format!("{ratio:.3}")];
+        [vec![r.layer.clone(), implementation], figures.to_vec(), vec![near.into()]].concat()
+    };
+    let unit = table.unit.name();
+    let header = ["layer", "implementation", &format!("predicted {unit}"), "measured", "ratio", ""];
+    output::print(&output::table(&header, &rows.iter().map(row).collect::<Vec<_>>()))?;
+    let share = |what: &str, of: &dyn Fn(&Row) -> bool| {
+        let all: Vec<&&Row> = rows.iter().filter(|r| of(r)).collect();
+        let near = all.iter().filter(|r| r.error(table).abs() <= 0.15).count();
+        format!("{what}: {near} of {} within 15 %\n", all.len())
+    };
+    output::print(&share("kernels", &|r| r.implementation != NEST))?;
+    output::print(&share("loop nests", &|r| r.implementation == NEST))?;
+    output::print(&share("predicted to be the fastest (*)", &chosen))
 }

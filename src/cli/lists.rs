@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// List the targets that models can be compiled for.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  mcc targets\n  mcc targets --fit backends/costs/cortex-m4.csv -o backends/costs/cortex-m4.toml"
+    after_help = "Examples:\n  mcc targets\n  mcc targets --fit backends/costs/cortex-m4.csv -o backends/costs/cortex-m4.toml\n  mcc targets --fit backends/costs/cortex-m4.csv --rows ic_"
 )]
 pub struct TargetsArgs {
     /// Write the C of these layers by each implementation, to be measured, into the folder of -o
@@ -25,6 +25,9 @@ pub struct TargetsArgs {
     /// Fit the cost table of a core to this data set; layers.mcc lies beside it
     #[arg(long, value_name = "DATA.csv", conflicts_with = "layers")]
     fit: Option<PathBuf>,
+    /// Print what the table predicts for the layers of models, or for those whose names begin like this
+    #[arg(long, value_name = "BEGIN", requires = "fit", num_args = 0..=1, default_missing_value = "")]
+    rows: Option<String>,
     /// Folder of the C, or file of the table
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub fn targets(args: &TargetsArgs) -> Result<()> {
         return costs::sources(layers, target, output);
     }
     if let Some(data) = &args.fit {
-        return costs::fit(data, args.output.as_deref(), args.json);
+        return costs::fit(data, args.output.as_deref(), args.rows.as_deref(), args.json);
     }
     let feature = |f: &Feature| match f {
         Feature::Dsp => "dsp",

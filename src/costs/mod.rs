@@ -67,7 +67,7 @@ pub fn sources(layers: &[Graph], target: &Target) -> Result<Vec<(String, &'stati
     // What would be chosen matters nothing here: nests are out of the question, or all there is.
     let mut only = target.clone();
     only.table = CostTable::default();
-    for count in mcc_ir::nest::COUNTS.iter().chain([&CYCLES]) {
+    for count in mcc_ir::nest::counts().chain([CYCLES]) {
         only.table.cycles.set(NEST, count, 1e12);
     }
     let mut all = Vec::new();

@@ -10,7 +10,7 @@ use mcc_backends::c::{COptions, CSource};
 use mcc_backends::{c, targets};
 use mcc_ir::catalogue::{Implementation, NEST};
 use mcc_ir::graph::{Graph, ValueId, origin};
-use mcc_ir::nest::COUNTS;
+use mcc_ir::nest::counts;
 use mcc_ir::{DType, Op, Target, Tensor, TensorType, eval};
 use mcc_passes::lower::{Goal, Io, Options, lower};
 
@@ -92,7 +92,7 @@ pub fn compile_as(name: &str, g: &Graph, target: &str, catalogue: &[Implementati
 /// A target on which loop nests seem so slow that they are chosen only where there is nothing else.
 pub fn without_nests(target: &str) -> Target {
     let mut target = targets::find(target).unwrap().clone();
-    COUNTS.iter().for_each(|count| target.table.cycles.set(NEST, count, 1e12));
+    counts().for_each(|count| target.table.cycles.set(NEST, count, 1e12));
     target
 }
 

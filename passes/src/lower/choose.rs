@@ -27,15 +27,9 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Cycles, as far as their estimate is trusted.
-    pub fn trusted_cycles(&self) -> f64 {
-        let doubt = if self.implementation == NEST { NEST_DOUBT } else { 1.0 };
-        doubt * self.cycles
-    }
-
     /// Cycles, and what is its own of flash at its price.
     pub fn cost(&self, price: f64) -> f64 {
-        self.trusted_cycles() + price * self.bytes
+        self.cycles + price * self.bytes
     }
 
     /// Bytes of shared functions that are not there yet.
@@ -47,10 +41,6 @@ impl Candidate {
         self.shared.iter().map(|(name, _)| name.as_str())
     }
 }
-
-/// How many times its estimate a loop nest may take: compilers make of nests what they like, and one estimate in eight
-/// or so is that far off. A kernel has to be that much worse before a nest takes its place.
-const NEST_DOUBT: f64 = 1.4;
 
 /// All implementations of a kernel, the loop nest last.
 pub fn candidates(spec: &KernelSpec<'_>, nest: &Nest, target: &Target, catalogue: &[Implementation]) -> Vec<Candidate> {

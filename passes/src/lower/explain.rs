@@ -71,7 +71,7 @@ pub fn explain(plan: &Plan, target: &Target, catalogue: &[Implementation], optio
             let verdict = match () {
                 () if has(k, c) => Verdict::Chosen,
                 () if forced => Verdict::Forced,
-                () if c.trusted_cycles() >= now.trusted_cycles() => Verdict::Slower,
+                () if c.cycles >= now.cycles => Verdict::Slower,
                 () if cost(c) > cost(now) => Verdict::Flash { cycles_per_byte: price },
                 () => Verdict::Memory,
             };

@@ -37,11 +37,6 @@ pub fn offer_s4(spec: &KernelSpec<'_>, _: &Target) -> Option<Offer> {
 fn offer_nibbles(spec: &KernelSpec<'_>, style: Style) -> Option<Offer> {
     let mut offer = offer(spec, style)?;
     offer.packings[1] = offer.packings[1].clone().nibbles(spec.consts[1]?)?;
-    let taps = (spec.arg_types[1].elements() / spec.out_type.shape.last()?) as f64;
-    // Estimates, of the Cortex-M4.
-    let (per_tap, bytes) = if style == Style::Dsp { (4.0, 2200) } else { (8.0, 1300) };
-    offer.work = Work::cycles(spec.out_type.elements() as f64 * (per_tap * taps + 20.0));
-    offer.code = Code::bytes(bytes);
     Some(offer)
 }
 

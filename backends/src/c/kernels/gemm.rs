@@ -34,6 +34,9 @@ const MOST_WIDENED: usize = 512;
 /// Pairs of pixels at a time of which the call is no longer felt.
 const MOST_PAIRS: usize = 16;
 
+/// Loops over at most so many groups of a row are unrolled by compilers.
+const UNROLLED: usize = 12;
+
 /// Where a pixel's row comes from.
 enum Source {
     /// Row p of x, contiguous.
@@ -321,28 +324,36 @@ impl Gemm {
 
     /// The work without the epilogue.
     fn work(&self) -> Work {
-        if matches!(self.form, Form::Fours | Form::Nibbles) {
-            return nibbles::work(self);
-        }
         let (rows, channels) = self.block();
-        let blocks = (self.pixels.div_ceil(rows) * self.outs.div_ceil(channels)) as f64;
-        let groups = blocks * (self.padded() / self.group()) as f64;
+        let groups = (self.padded() / self.group()) as f64;
+        // Blocks of the last pixels and channels are smaller, but for those of shared half-words.
+        let parts = matches!(self.form, Form::Bytes | Form::Nibbles);
+        let count = |n: usize, block: usize| (if parts { n / block } else { n.div_ceil(block) }) as f64;
+        let blocks = count(self.pixels, rows) * count(self.outs, channels);
         let work = Work::default().and("runs of the kernel", 1.0);
-        // Blocks of a single pixel are others.
-        let work = match (self.pixels, self.style) {
-            (1, Style::F32) if channels == 8 => work.and("wide blocks", blocks).and("wide groups", groups),
-            (1, _) => work.and("single blocks", blocks).and("single groups", groups),
-            _ => work.and("blocks", blocks).and("groups", groups),
+        // Blocks of a single pixel are others, and so are those whose few groups are unrolled.
+        let few = parts && self.padded() / self.group() <= UNROLLED;
+        let [name, grouped] = match (self.pixels, self.style) {
+            (1, Style::F32) if channels == 8 => ["wide blocks", "wide groups"],
+            (1, _) => ["single blocks", "single groups"],
+            _ if few => ["blocks", "groups unrolled"],
+            _ => ["blocks", "groups"],
+        };
+        let work = work.and(name, blocks).and(grouped, blocks * groups);
+        let all = self.pixels.div_ceil(rows) * self.outs.div_ceil(channels);
+        let work = if parts && all as f64 > blocks {
+            let rest = (self.pixels * self.outs) as f64 - blocks * (rows * channels) as f64;
+            let name = if few { "part products unrolled" } else { "part products" };
+            work.and("part blocks", all as f64 - blocks).and(name, rest * groups)
+        } else {
+            work
         };
         self.rows_work(work)
     }
 
-    /// The work with the epilogue, which estimates contain.
+    /// The work with the epilogue.
     fn all_work(&self, spec: &KernelSpec<'_>) -> Work {
-        match self.form {
-            Form::Fours | Form::Nibbles => self.work(),
-            _ => work::epilogue(self.work(), spec),
-        }
+        work::epilogue(nibbles::sums_work(self.work(), self), spec)
     }
 
     /// Adds what brings rows into working memory.
@@ -389,14 +400,13 @@ impl Gemm {
     }
 
     fn code(&self, spec: &KernelSpec<'_>) -> Code {
-        if matches!(self.form, Form::Fours | Form::Nibbles) {
-            return nibbles::code(self);
-        }
         let (rows, channels) = self.block();
         let code = Code::own(self.rows_code(work::code(spec, usize::MAX, rows * channels)));
         match (self.form, self.pixels) {
             (Form::Pairs, 1) => code.sharing("pairs_1x8"),
             (Form::Pairs, _) => code.sharing("pairs_2x4"),
+            (Form::Fours, 1) => code.sharing("fours_1x8"),
+            (Form::Fours, _) => code.sharing("fours_2x4"),
             _ => code,
         }
     }

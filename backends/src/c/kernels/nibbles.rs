@@ -1,20 +1,19 @@
 //! The loop nest with weights of four bits, two in a byte: for whatever has no better kernel.
 
-use super::{Template, printable};
+use super::{Template, printable, work};
 use crate::c::nest::Printer;
 use crate::c::writer::Writer;
 use mcc_ir::Tensor;
 use mcc_ir::catalogue::{KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
-use mcc_ir::op::Op;
+use mcc_ir::op::{Layout, Op};
 use mcc_ir::ops;
 use mcc_ir::packing::Packing;
 use mcc_ir::target::{Backend, Target};
 use mcc_ir::types::TensorType;
 
-/// Estimated cycles of a multiply-accumulate, and bytes of code.
-const MAC_CYCLES: f64 = 13.0;
-const CODE_BYTES: usize = 440;
+/// Innermost loops of at most so many iterations are unrolled.
+const UNROLLED: usize = 16;
 
 /// What is added to the four bits of each weight; `None` where the weights do not fit.
 pub fn low(weights: Option<&Tensor>) -> Option<i32> {
@@ -33,9 +32,17 @@ pub fn offer(spec: &KernelSpec<'_>, target: &Target) -> Option<Offer> {
     let mut packings = vec![Packing::None; spec.arg_types.len()];
     packings[1] = Packing::None.nibbles(spec.consts[1]?)?;
     let types: Vec<&TensorType> = spec.arg_types.iter().collect();
-    let work = ops::macs(spec.op, &types, spec.out_type).max(spec.out_type.elements() as u64);
-    let cycles = MAC_CYCLES * work as f64;
-    let (work, code) = (Work::cycles(cycles), Code::bytes(CODE_BYTES));
+    // Short innermost loops are unrolled.
+    let inner = match spec.op {
+        Op::Conv2d(o) if o.layout == Layout::Nhwc => types[1].shape[3],
+        Op::Conv2d(_) => types[1].shape[3] * types[1].shape[2],
+        _ => types[0].shape[types[0].rank() - 1],
+    };
+    let macs = ops::macs(spec.op, &types, spec.out_type) as f64;
+    let products = if inner <= UNROLLED { "products unrolled" } else { "products" };
+    let work = Work::default().and("runs of the kernel", 1.0).and(products, macs).and("loops", macs / inner as f64);
+    let work = work::epilogue(work, spec);
+    let code = Code::own(ops::nest(spec.op, &types, spec.out_type).ok()?.code());
     Some(Offer { packings, scratch_bytes: 0, work, code, overlap: None })
 }
 

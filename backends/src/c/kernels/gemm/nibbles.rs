@@ -5,36 +5,19 @@
 //! unpacking a pair is one AND with a shifted word. Where the sums stay small enough, four channels share half-words, and
 //! the AND takes the place of the sign extension of bytes ([`crate::c::fours`]).
 
-use super::{Form, Gemm, Source, sum};
+use super::{Form, Gemm, sum};
 use crate::c::kernels::{Style, Template, affine, nibbles, offset, plus};
 use crate::c::writer::Writer;
-use mcc_ir::costs::{Code, Work};
+use mcc_ir::costs::Work;
 
-/// Estimated work with the epilogue, in cycles of the Cortex-M4.
-pub fn work(g: &Gemm) -> Work {
-    let (pixels, channels) = g.block();
-    let (outputs, values) = ((g.pixels * g.outs) as f64, (g.pixels * g.depth) as f64);
-    let whole = (g.pixels.next_multiple_of(pixels) * g.outs.next_multiple_of(channels)) as f64;
-    Work::cycles(match (g.form, g.style) {
-        (Form::Fours, _) => whole * (g.padded() as f64 + 24.0) + 2.5 * values,
-        (_, Style::Dsp) => outputs * (2.0 * g.padded() as f64 + 24.0) + 2.5 * values,
-        _ => outputs * (4.5 * g.depth as f64 + 24.0) + values,
-    })
-}
-
-/// Estimated code, of GCC's -O3 on the Cortex-M4.
-pub fn code(g: &Gemm) -> Code {
-    let code = Code::bytes(match g.source {
-        Source::Window { .. } => 1300,
-        Source::Rows if g.pixels > 1 => 800,
-        Source::Rows => 600,
-    });
-    let (name, bytes) = match (g.form, g.block().0) {
-        (Form::Fours, 1) => ("fours_1x8", 1260.0),
-        (Form::Fours, _) => ("fours_2x4", 1060.0),
-        _ => return code,
-    };
-    code.sharing_one(name.into(), name, Work::default().and("bytes", bytes))
+/// Adds the sums of rows that [`sums`] makes.
+pub fn sums_work(work: Work, g: &Gemm) -> Work {
+    match (g.form, g.style) {
+        (Form::Fours, _) | (Form::Nibbles, Style::Dsp) => {
+            work.and("row sums", g.pixels as f64).and("summed", (g.pixels * g.padded()) as f64)
+        }
+        _ => work,
+    }
 }
 
 /// The names of what [`sums`] computes for each of `n` rows.
