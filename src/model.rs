@@ -10,7 +10,7 @@ use mcc_ir::{Graph, Plan, Target};
 use mcc_passes::lower::explain::{self, Choice};
 use mcc_passes::lower::{self, Force, Goal, Io, Patch, lower};
 use mcc_passes::{Changed, PassCx, Requant, pipeline};
-use mcc_runtime::Session;
+use mcc_runtime::{Session, Threads};
 use std::cell::RefCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ pub struct Options {
     pub ram: Option<usize>,
     /// Implementations that nodes have to have.
     pub force: Vec<Force>,
+    /// Threads that share the large kernels of one run of a session, the caller's among them; 0 counts as 1. Results do not
+    /// depend on it. With 1 there are no other threads, and a run takes no lock.
+    pub threads: usize,
 }
 
 impl Options {
@@ -58,6 +61,7 @@ impl Options {
             requant: Requant::default(),
             spread: false,
             force: vec![],
+            threads: 1,
         })
     }
 }
@@ -90,6 +94,8 @@ pub struct Model {
     pub patch: Patch,
     pub ram: Option<usize>,
     pub force: Vec<Force>,
+    /// Threads of a session.
+    pub threads: usize,
     pub passes: Vec<PassRecord>,
     /// What passes had to say: sentences for the user, such as a limit that was hit.
     pub warnings: Vec<String>,
@@ -145,12 +151,13 @@ impl Model {
         })?;
         let (target, io, goal, spread) = (options.target.clone(), options.io, options.goal, options.spread);
         let (patch, ram, force) = (options.patch, options.ram, options.force.clone());
-        let warnings = warnings.into_inner();
+        let threads = options.threads;
+        let (optimised, warnings) = (graph, warnings.into_inner());
         Ok(Model {
             imported,
             exact,
             integer,
-            optimised: graph,
+            optimised,
             target,
             io,
             goal,
@@ -158,6 +165,7 @@ impl Model {
             patch,
             ram,
             force,
+            threads,
             passes,
             warnings,
         })
@@ -192,7 +200,7 @@ impl Model {
     /// Where an operator has no code on this machine.
     pub fn session(&self) -> Result<Session> {
         let plan = lower(&self.optimised, &self.target, mcc_runtime::CATALOGUE, self.lowering(Io::Separate))?;
-        Ok(jit::compile(&plan)?)
+        Ok(jit::compile_for_threads(&plan, Threads::new(self.threads))?)
     }
 
     /// The model as C for its target.

@@ -9,7 +9,7 @@ use mcc_ir::op::*;
 use mcc_ir::plan::{Arg, BufferKind, Over, Overlap};
 use mcc_ir::types::{F32, QuantParams};
 use mcc_ir::{DType, Tensor, TensorType};
-use mcc_runtime::{CATALOGUE, cpu};
+use mcc_runtime::{CATALOGUE, Threads, cpu};
 use proptest::prelude::*;
 
 fn implementation(id: &str) -> &'static Implementation {
@@ -64,6 +64,13 @@ fn check_one(implementation: &Implementation, op: &Op, operands: &[Operand], wan
 
 fn compare(id: &str, op: &Op, operands: &[Operand], want: &Tensor, plan: &mcc_ir::Plan) {
     let got = jit::compile(plan).expect("a plan that compiles").run_tensors(&inputs(operands)).expect("a valid call");
+    for count in [2, 3, 7] {
+        // However small the call.
+        let threads = Threads { count, enough: 1.0 };
+        let mut session = jit::compile_for_threads(plan, threads).expect("a plan that compiles");
+        let shared = session.run_tensors(&inputs(operands)).expect("a valid call");
+        assert_eq!(difference(&shared[0], &got[0]), None, "{id} on {count} threads for {op:?}");
+    }
     if want.dtype().is_float() {
         let distance = distance(&got[0], want);
         assert!(distance <= BOUND, "{id} is off by {distance:e} for {op:?}");

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 /// Compiles a plan whose nest is made by hand, not that of its operator.
 fn unverified(plan: &mcc_ir::Plan) -> Result<mcc_runtime::Session, jit::Error> {
     // SAFETY: the nests of these tests stay inside their arguments.
-    unsafe { jit::compile_unverified(plan) }
+    unsafe { jit::compile_unverified(plan, mcc_runtime::Threads::new(1)) }
 }
 
 fn session(nest: &Nest, operands: &[Operand], inside: bool) -> Session {

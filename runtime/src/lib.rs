@@ -9,10 +9,11 @@ pub mod cpu;
 pub mod kernels;
 pub mod memory;
 pub mod session;
+mod team;
 pub mod tensors;
 
 pub use cpu::{CpuError, Level};
-pub use kernels::CATALOGUE;
+pub use kernels::{CATALOGUE, Threads};
 pub use memory::AlignedBytes;
 pub use session::{CompiledCode, Layout, Place, Port, RunError, Session};
 pub use tensors::{TensorMut, TensorRef};

@@ -43,6 +43,7 @@ impl ModelArgs {
             patch: Patch::default(),
             ram: target.ram,
             force: choices.force.clone(),
+            threads: 1,
         }
     }
 
@@ -81,6 +82,20 @@ impl PlanArgs {
         let target = targets::find(&self.target)?;
         let options = Options { io: self.io.into(), ..self.model.options(target, &self.choices) };
         Model::load(&self.model.model, &self.memory.choose(options)?)
+    }
+}
+
+/// How a session on this machine is made.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SessionArgs {
+    /// Threads that share the large layers of a run on this machine; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+}
+
+impl SessionArgs {
+    pub fn choose(&self, options: Options) -> Options {
+        Options { threads: self.threads.into(), ..options }
     }
 }
 

@@ -1,13 +1,13 @@
 //! `mcc bench`: how fast the just-in-time compiled model runs on this machine.
 
-use super::args::{ChoiceArgs, ModelArgs};
+use super::args::{ChoiceArgs, ModelArgs, SessionArgs};
 use super::output;
 use super::tap::random_inputs;
 use mcc::backends::targets;
 use mcc::ir::{DType, Tensor};
 use mcc::passes::lower::Io;
 use mcc::report::{KernelReport, Report};
-use mcc::{Error, Result, TensorMut, TensorRef};
+use mcc::{Error, Model, Result, TensorMut, TensorRef};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,9 +23,8 @@ const WARM_UP: usize = 10;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Threads of one run
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Timed runs
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -75,13 +74,11 @@ fn most_memory() -> Option<usize> {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.threads != 1 {
-        return Err(Error::Usage("--threads takes 1 only: a run uses one thread".into()));
-    }
     let target = targets::find("host")?;
     let memory_before = most_memory();
     let start = Instant::now();
-    let mut model = args.model.load(target, &ChoiceArgs::default())?;
+    let options = args.session.choose(args.model.options(target, &ChoiceArgs::default()));
+    let mut model = Model::load(&args.model.model, &options)?;
     // As sessions have it.
     model.io = Io::Separate;
     let mut session = model.session()?;
@@ -130,7 +127,7 @@ pub fn run(args: &Args) -> Result<()> {
     let outcome = Outcome {
         model: args.model.model.clone(),
         runs,
-        threads: args.threads,
+        threads: options.threads,
         median_us: us(times[runs / 2]),
         min_us: us(times[0]),
         p95_us: us(times[(runs * 95).div_ceil(100).max(1) - 1]),
@@ -155,11 +152,12 @@ pub fn run(args: &Args) -> Result<()> {
         output::print(&output::table(&["id", "op(fused)", "out", "us", "%", "GMAC/s", "impl"], &rows))?;
     }
     output::print(&format!(
-        "median {:.1} us   min {:.1} us   p95 {:.1} us   ({runs} runs, 1 thread, {})\ncompiled in {:.1} ms   arena {} B   \
+        "median {:.1} us   min {:.1} us   p95 {:.1} us   ({runs} runs, {}, {})\ncompiled in {:.1} ms   arena {} B   \
          weights {} B   {:.2} GMAC/s\n",
         o.median_us,
         o.min_us,
         o.p95_us,
+        if o.threads == 1 { "1 thread".to_string() } else { format!("{} threads", o.threads) },
         o.cpu,
         o.compile_ms,
         output::thousands(o.arena_bytes as u64),

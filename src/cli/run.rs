@@ -1,6 +1,6 @@
 //! `mcc run`: one run of a model on given inputs, compared with stored outputs where there are any.
 
-use super::args::{ChoiceArgs, ModelArgs};
+use super::args::{ChoiceArgs, ModelArgs, SessionArgs};
 use super::compare::{self, Difference, Tolerance};
 use super::executor::{Backend, Executor};
 use super::npz::{self, Npz};
@@ -26,6 +26,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     choices: ChoiceArgs,
+    #[command(flatten)]
+    session: SessionArgs,
     /// What runs the model
     #[arg(long, value_enum)]
     backend: Backend,
@@ -88,8 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
         (None, Some(path)) => (path, ""),
         (None, None) => return Err(Error::Usage("give --case or --inputs".into())),
     };
+    if args.session.threads != 1 && args.backend != Backend::Jit {
+        return Err(Error::Usage("--threads is for the backend `jit`".into()));
+    }
     let mut npz = Npz::open(path)?;
-    let model = load(&args.model, target, &args.choices, &mut npz, prefix)?;
+    let model = load(args, target, &mut npz, prefix)?;
     let mut executor = Executor::new(args.backend, &model)?;
     let mut inputs = Vec::new();
     for (port, ty) in executor.inputs() {
@@ -147,21 +152,22 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Loads the model. Where dimensions are not known, those inputs that the user gave no shape take that of their array.
-fn load(args: &ModelArgs, target: &'static Target, choices: &ChoiceArgs, npz: &mut Npz, prefix: &str) -> Result<Model> {
-    match args.load(target, choices) {
+fn load(args: &Args, target: &'static Target, npz: &mut Npz, prefix: &str) -> Result<Model> {
+    let load = |model: &ModelArgs| Model::load(&model.model, &args.session.choose(model.options(target, &args.choices)));
+    match load(&args.model) {
         Err(Error::Import(e)) if e.code() == mcc::frontend::code::DIMENSION => {}
         other => return other,
     }
-    let mut args = args.clone();
+    let mut model = args.model.clone();
     for name in npz.names().to_vec() {
-        let Some(input) = name.strip_prefix(prefix).filter(|i| args.input_shapes.iter().all(|(n, _)| n != i)) else {
+        let Some(input) = name.strip_prefix(prefix).filter(|i| model.input_shapes.iter().all(|(n, _)| n != i)) else {
             continue;
         };
         if let Some(tensor) = npz.get(&name)? {
-            args.input_shapes.push((input.to_string(), tensor.shape().to_vec()));
+            model.input_shapes.push((input.to_string(), tensor.shape().to_vec()));
         }
     }
-    args.load(target, choices)
+    load(&model)
 }
 
 /// What is wrong with an output, if anything.

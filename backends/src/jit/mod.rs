@@ -20,7 +20,7 @@ use mcc_ir::catalogue::NEST;
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arg, BufferId, ConstId, Kernel, Plan};
 use mcc_ir::{DType, TensorType};
-use mcc_runtime::kernels::Prepared;
+use mcc_runtime::kernels::{Prepared, Threads};
 use mcc_runtime::{AlignedBytes, CompiledCode, CpuError, Layout, Place, Session, cpu};
 use nest::{Emitter, Pointer};
 
@@ -64,35 +64,46 @@ impl From<ModuleError> for Error {
 /// Where the plan is not valid, the machine is no little-endian 64-bit one that Cranelift knows, a kernel uses an element type or implementation
 /// that has no code here, or an argument does not lie inside its buffer.
 pub fn compile(plan: &Plan) -> Result<Session, Error> {
-    mcc_ir::plan::verify::verify(plan).map_err(|e| Error::Plan(e.to_string()))?;
-    // SAFETY: just verified.
-    unsafe { compile_unverified(plan) }
+    compile_for_threads(plan, Threads::new(1))
 }
 
-/// As [`compile`], for plans that the verifier cannot judge.
+/// As [`compile`]; threads share the large kernels of a run, with the same results.
+///
+/// # Errors
+/// As [`compile`], and where the system starts no more threads.
+pub fn compile_for_threads(plan: &Plan, threads: Threads) -> Result<Session, Error> {
+    mcc_ir::plan::verify::verify(plan).map_err(|e| Error::Plan(e.to_string()))?;
+    // SAFETY: just verified.
+    unsafe { compile_unverified(plan, threads) }
+}
+
+/// As [`compile_for_threads`], for plans that the verifier cannot judge.
 ///
 /// # Safety
 /// No kernel may read or write outside its arguments: [`mcc_ir::plan::verify::verify`] would find that so.
 ///
 /// # Errors
-/// As [`compile`].
-pub unsafe fn compile_unverified(plan: &Plan) -> Result<Session, Error> {
+/// As [`compile_for_threads`].
+pub unsafe fn compile_unverified(plan: &Plan, threads: Threads) -> Result<Session, Error> {
     cpu::level()?;
     let layout = Layout::of(plan);
     check(plan, &layout)?;
     let (constants, offsets) = lay_out_constants(plan);
-    let mut code = Code { module: Some(module()?), entries: vec![], _kernels: vec![] };
+    let mut kernels = Vec::new();
+    let mut calls = vec![None; plan.kernels.len()];
+    for (kernel, call) in plan.kernels.iter().zip(&mut calls).filter(|(k, _)| k.implementation != NEST) {
+        *call = Some(kernels.len());
+        kernels.push(call::prepared(plan, kernel)?);
+    }
+    mcc_runtime::kernels::share(&mut kernels, threads).map_err(|e| Error::Host(format!("it starts no thread: {e}")))?;
+    let mut code = Code { module: Some(module()?), entries: vec![], kernels };
     let module = code.module.as_mut().expect("just made");
     let compiler = Compiler { plan, layout: &layout, offsets: &offsets };
     let mut functions = FunctionBuilderContext::new();
     let mut defined = Vec::with_capacity(plan.kernels.len());
-    for kernel in &plan.kernels {
-        let prepared = match kernel.implementation {
-            NEST => None,
-            _ => Some(call::prepared(plan, kernel)?),
-        };
-        defined.push(compiler.function(module, &mut functions, kernel, prepared.as_ref())?);
-        code._kernels.extend(prepared);
+    for (kernel, call) in plan.kernels.iter().zip(calls) {
+        let prepared = call.map(|i| &code.kernels[i]);
+        defined.push(compiler.function(module, &mut functions, kernel, prepared)?);
     }
     module.finalize_definitions()?;
     for function in defined {
@@ -113,8 +124,8 @@ struct Code {
     module: Option<JITModule>,
     /// One a kernel.
     entries: Vec<Entry>,
-    /// Parameters of the runtime's kernels, whose addresses are in the code.
-    _kernels: Vec<Prepared>,
+    /// The runtime's kernels that are called; addresses of what they own are in the code.
+    kernels: Vec<Prepared>,
 }
 
 // SAFETY: the code is compiled from a verified plan, by its loop nests and the runtime's kernels.

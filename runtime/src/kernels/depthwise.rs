@@ -4,6 +4,7 @@
 //! pixels share what they load. Other kernels go tap by tap.
 
 use super::bytes::{self, Byte, ByteEpilogue, Ints, Of};
+use super::cut::Part;
 use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{ByteFinish, Finish, FusedBytes, FusedFloat};
@@ -207,10 +208,16 @@ where
 }
 
 impl<C: Groups, F: Finish<Epilogue = C::Epilogue>> Kernel for Depthwise<C, F> {
-    unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+    fn pieces(&self) -> usize {
+        self.rows
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+        let rows = &part.pieces;
         let (strips, c) = (&self.strips, self.strips.window.channels);
         let columns = strips.window.out[1];
         let work = |strip: Strip<C::X>, before: usize| {
+            let before = rows.start * columns + before;
             for first in (0..c).step_by(C::LANES) {
                 let lanes = C::LANES.min(c - first);
                 let mut work = Group::<C> {
@@ -240,10 +247,11 @@ impl<C: Groups, F: Finish<Epilogue = C::Epilogue>> Kernel for Depthwise<C, F> {
                 }
             }
             // SAFETY: as above.
-            unsafe { self.finish.after(out, before * c, strip.pixels * c) };
+            unsafe { self.finish.after_pixels(out, c, before..before + strip.pixels, 0..c) };
         };
+        let first = part.step * self.rows + rows.start;
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
-        unsafe { strips.each::<C::X, C::X>(x.cast(), scratch.cast(), step * self.rows, self.rows, self.pad, work) };
+        unsafe { strips.each::<C::X, C::X>(x.cast(), scratch.cast(), first, rows.len(), self.pad, work) };
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What is computed for an element is the scalar program of [`mcc_ir::math`], so chains have the evaluator's bits.
 
+use super::cut::Part;
 use super::words::{Wide, Words};
 use super::{Kernel, Prepared, Purpose, simd};
 use mcc_ir::DType;
@@ -12,6 +13,7 @@ use mcc_ir::ops::norm;
 use mcc_ir::scalar::{BinOp, Scalars};
 use mcc_ir::types::TensorType;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Arguments that a kernel's function takes.
 const ARGUMENTS: usize = 3;
@@ -104,13 +106,26 @@ pub fn prepare_map<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Pre
     Some(Prepared::of_arguments(spec, kernel, taken, (vectors * (cycles + 4)) as f64))
 }
 
+/// Elements of a piece, where all are one row.
+const PIECE: usize = 1024;
+
 impl<S: Elements> Kernel for Map<S> {
-    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
+    fn pieces(&self) -> usize {
+        if self.rows == 1 { self.row.div_ceil(PIECE) } else { self.rows }
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
+        let pieces = &part.pieces;
+        let (rows, columns) = match self.rows {
+            1 => (0..1, pieces.start * PIECE..self.row.min(pieces.end * PIECE)),
+            _ => (pieces.clone(), 0..self.row),
+        };
         let chain = Chain {
             steps: &self.steps,
             arguments: [x, w, extra].map(|p| p.cast()),
             readings: &self.arguments,
-            rows: self.rows,
+            rows,
+            columns,
             row: self.row,
             out: out.cast(),
         };
@@ -119,18 +134,18 @@ impl<S: Elements> Kernel for Map<S> {
     }
 }
 
-/// The work of a chain.
+/// The work of a chain: some columns of some rows.
 pub struct Chain<'a> {
     steps: &'a [Step],
     arguments: [*const f32; ARGUMENTS],
     readings: &'a [(Reading, usize)],
-    rows: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Elements of a whole row.
     row: usize,
     out: *mut f32,
 }
 
-/// An argument's vector at an element of a row.
-///
 /// # Safety
 /// The level's instructions must be there; the argument must be good for what its reading says.
 #[inline(always)]
@@ -153,15 +168,16 @@ unsafe fn argument<S: Words>(c: &Chain<'_>, i: usize, row: usize, at: usize, lan
 unsafe fn chain<S: Words>(c: &Chain<'_>) {
     // SAFETY: the caller's contract covers every vector of arguments and output.
     unsafe {
-        for row in 0..c.rows {
-            let mut at = 0;
+        let Range { start, end } = c.columns;
+        for row in c.rows.clone() {
+            let mut at = start;
             // Several vectors a step, so that finding out what it is does not count.
-            while at + 4 * S::LANES <= c.row {
+            while at + 4 * S::LANES <= end {
                 block::<S, 4>(c, row, at, S::LANES);
                 at += 4 * S::LANES;
             }
-            for at in (at..c.row).step_by(S::LANES) {
-                block::<S, 1>(c, row, at, S::LANES.min(c.row - at));
+            for at in (at..end).step_by(S::LANES) {
+                block::<S, 1>(c, row, at, S::LANES.min(end - at));
             }
         }
     }
@@ -261,8 +277,12 @@ pub fn prepare_rows<S: Elements>(spec: &KernelSpec<'_>, _: Purpose) -> Option<Pr
 }
 
 impl<S: Elements> Kernel for Rows<S> {
-    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
-        for i in 0..self.rows {
+    fn pieces(&self) -> usize {
+        self.rows
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
+        for i in part.pieces.clone() {
             // Rows of x and of the output.
             let (x, out) = (x.cast::<f32>().wrapping_add(i * self.row), out.cast::<f32>().wrapping_add(i * self.row));
             // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives the arguments and
@@ -380,7 +400,15 @@ pub trait Elements: Words {
     /// As [`InPlace`].
     unsafe fn in_place(steps: &[Step], at: *mut f32, count: usize) {
         let arguments = [at.cast_const(), std::ptr::null(), std::ptr::null()];
-        let chain = Chain { steps, arguments, readings: &[(Reading::Whole, 0)], rows: 1, row: count, out: at };
+        let chain = Chain {
+            steps,
+            arguments,
+            readings: &[(Reading::Whole, 0)],
+            rows: 0..1,
+            columns: 0..count,
+            row: count,
+            out: at,
+        };
         // SAFETY: the caller's contract.
         unsafe { Self::chain(&chain) }
     }

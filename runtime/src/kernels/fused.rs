@@ -7,6 +7,7 @@ use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::op::{Binary, Rounding, Step, Unary};
 use mcc_ir::types::QuantParams;
+use std::ops::Range;
 
 /// An epilogue that kernels apply.
 pub trait Finish: Send + Sync + 'static {
@@ -23,6 +24,22 @@ pub trait Finish: Send + Sync + 'static {
     /// # Safety
     /// The machine must have the level that this was made for; the elements lie inside the output.
     unsafe fn after(&self, _out: *mut u8, _first: usize, _count: usize) {}
+
+    /// As [`Finish::after`], for some channels of some pixels of an output of so many channels.
+    ///
+    /// # Safety
+    /// As [`Finish::after`].
+    unsafe fn after_pixels(&self, out: *mut u8, channels: usize, pixels: Range<usize>, of: Range<usize>) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if of.len() == channels {
+                return self.after(out, pixels.start * channels, pixels.len() * channels);
+            }
+            for pixel in pixels {
+                self.after(out, pixel * channels + of.start, of.len());
+            }
+        }
+    }
 }
 
 /// Bounds that clamp nothing.

@@ -1,5 +1,6 @@
-//! `f32` matrix products of two activations, by register tiles: the right side of each batch is packed in panels first.
+//! `f32` matrix products of two activations, by register tiles: each panel of the right side is packed first.
 
+use super::cut::Part;
 use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{Finish, FusedFloat};
@@ -16,6 +17,10 @@ use mcc_ir::packing::Packing;
 use mcc_ir::types::broadcast_strides;
 use std::marker::PhantomData;
 
+/// The least number of pieces, where blocks of rows need not be smaller than these for that.
+const PIECES: usize = 8;
+const BLOCK: usize = 48;
+
 struct MatMul<S> {
     rows: usize,
     depth: usize,
@@ -29,6 +34,8 @@ struct MatMul<S> {
     fused: FusedFloat,
     /// Elements before the two matrices of each product.
     batches: Vec<(usize, usize)>,
+    /// Blocks of rows that a panel is multiplied with; whoever computes one packs the panel.
+    blocks: usize,
     level: PhantomData<S>,
 }
 
@@ -57,10 +64,11 @@ where
         }
     };
     let fused = FusedFloat::of::<S>(spec);
-    let call = Call::of(spec, &Window::line(rows, depth, columns), fused.as_ref());
+    let call = Call::of(spec, &Window::column(rows, depth, columns), fused.as_ref());
     let width = product::width::<Floats<S>>(columns, rows);
     let bias = super::padded(super::bias(spec)?, width);
     let packed = bias.len() * depth;
+    let panels = batches.len() * bias.len() / width;
     let macs = (batches.len() * rows * columns.next_multiple_of(S::LANES) * depth) as f64;
     let after = if call.fused { 0.0 } else { epilogue_cycles(spec.op, out.elements()) };
     let cycles = macs / <Floats<S> as Tiles>::MACS_PER_CYCLE + (batches.len() * packed) as f64 + after;
@@ -72,10 +80,11 @@ where
         transposed: o.trans_b,
         bias,
         fused: fused.unwrap_or_else(FusedFloat::none::<S>),
+        blocks: (PIECES / panels).clamp(1, (rows / BLOCK).max(1)),
         batches,
         level: PhantomData,
     };
-    Some(Prepared::of_kernel(spec, kernel, call, packed * 4, Packing::None, cycles))
+    Some(Prepared::of_kernel(spec, kernel, call, width * depth * 4, Packing::None, cycles))
 }
 
 /// From one index of each dimension of `batch` to the next, in elements of a side whose matrices have so many.
@@ -98,22 +107,24 @@ fn offsets(batch: &[usize], a: &[usize], b: &[usize]) -> Vec<(usize, usize)> {
 }
 
 impl<S> MatMul<S> {
-    /// Writes a right side to panels `[K][width]`, filled up with zeros.
-    fn pack(&self, b: &[f32], panels: &mut [f32]) {
+    fn panels(&self) -> usize {
+        self.columns.div_ceil(self.width)
+    }
+
+    /// Writes a panel of a right side as `[K][width]`, filled up with zeros.
+    fn pack(&self, b: &[f32], panel: usize, to: &mut [f32]) {
         let (k, n) = (self.depth, self.columns);
-        for (panel, to) in panels.chunks_exact_mut(k * self.width).enumerate() {
-            let first = panel * self.width;
-            let valid = self.width.min(n - first);
-            for (row, to) in to.chunks_exact_mut(self.width).enumerate() {
-                let (to, rest) = to.split_at_mut(valid);
-                rest.fill(0.0);
-                if self.transposed {
-                    for (to, from) in to.iter_mut().zip(b[first * k + row..].iter().step_by(k)) {
-                        *to = *from;
-                    }
-                } else {
-                    to.copy_from_slice(&b[row * n + first..][..valid]);
+        let first = panel * self.width;
+        let valid = self.width.min(n - first);
+        for (row, to) in to.chunks_exact_mut(self.width).enumerate() {
+            let (to, rest) = to.split_at_mut(valid);
+            rest.fill(0.0);
+            if self.transposed {
+                for (to, from) in to.iter_mut().zip(b[first * k + row..].iter().step_by(k)) {
+                    *to = *from;
                 }
+            } else {
+                to.copy_from_slice(&b[row * n + first..][..valid]);
             }
         }
     }
@@ -123,35 +134,46 @@ impl<S: Simd> Kernel for MatMul<S>
 where
     Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
 {
-    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+    /// Blocks of rows of panels of products.
+    fn pieces(&self) -> usize {
+        self.batches.len() * self.panels() * self.blocks
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
         // SAFETY: scratch memory is as long as was asked for, and nothing else uses it.
-        let panels = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<f32>(), self.bias.len() * self.depth) };
-        let mut packed = None;
-        for (i, &(a, b)) in self.batches.iter().enumerate() {
-            if packed != Some(b) {
+        let packed = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<f32>(), self.width * self.depth) };
+        let mut packed_is = None;
+        for piece in part.pieces.clone() {
+            let (block, panel) = (piece % self.blocks, piece / self.blocks % self.panels());
+            let product = piece / self.blocks / self.panels();
+            let (a, b) = self.batches[product];
+            if packed_is.replace((b, panel)) != Some((b, panel)) {
                 // SAFETY: the caller's contract: a matrix of the right side starts there.
                 let b = unsafe { std::slice::from_raw_parts(w.cast::<f32>().add(b), self.depth * self.columns) };
-                self.pack(b, panels);
+                self.pack(b, panel, packed);
             }
-            packed = Some(b);
+            let rows = block * self.rows / self.blocks..(block + 1) * self.rows / self.blocks;
+            let before = product * self.rows + rows.start;
             // Inside the left side.
-            let left = x.cast::<f32>().wrapping_add(a);
+            let left = x.cast::<f32>().wrapping_add(a + rows.start * self.depth);
             let line = Line::<Floats<S>> {
-                strip: &Strip { x: left, pixels: self.rows, column_step: self.depth, row_step: 0 },
-                before: i * self.rows,
-                columns: self.rows,
+                strip: &Strip { x: left, pixels: rows.len(), column_step: self.depth, row_step: 0 },
+                before,
+                columns: rows.len(),
                 runs: &[0],
                 steps: self.depth,
-                weights: panels.as_ptr(),
+                panels: panel..panel + 1,
+                weights: packed.as_ptr(),
                 width: self.width,
                 channels: self.columns,
                 bias: &self.bias,
             };
+            let channels = panel * self.width..self.columns.min((panel + 1) * self.width);
             // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives the left side,
             // residual and output.
             unsafe {
                 multiply::<Floats<S>>(&line, || self.fused.at(out, extra));
-                self.fused.after(out, i * self.rows * self.columns, self.rows * self.columns);
+                self.fused.after_pixels(out, self.columns, before..before + rows.len(), channels);
             }
         }
     }

@@ -12,6 +12,7 @@
 //! `f32` sums may be reordered and fused (bounded by 1e-5 of the output's largest magnitude); integer results are exact.
 
 mod bytes;
+mod cut;
 mod depthwise;
 mod elementwise;
 mod floats;
@@ -29,14 +30,15 @@ mod winograd_f32;
 mod words;
 
 use crate::cpu::{self, Level};
+use cut::{AnyTask, Part, Task, enter};
+pub use cut::{Threads, share};
 use fused::Finish;
 use mcc_ir::catalogue::{Implementation, KernelSpec, Offer};
 use mcc_ir::costs::{Code, Work};
 use mcc_ir::op::{Op, Step};
 use mcc_ir::packing::Packing;
 use mcc_ir::target::Backend;
-use mcc_ir::{DType, Target};
-use std::any::Any;
+use mcc_ir::{DType, Target, TensorType};
 use window::Window;
 
 /// What a kernel is prepared for.
@@ -190,8 +192,7 @@ pub type KernelFn = unsafe extern "C" fn(*const u8, usize, *const u8, *const u8,
 pub struct Prepared {
     pub function: KernelFn,
     /// Owned here for the function, which has its address.
-    _params: Box<dyn Any + Send + Sync>,
-    address: *const u8,
+    task: Box<dyn AnyTask>,
     /// How many leading dimensions of the output the windows are cut along.
     pub outer: usize,
     /// Element type of the accumulators.
@@ -209,15 +210,16 @@ pub struct Prepared {
     /// How argument 1 is laid out.
     weights: Packing,
     cycles: f64,
+    /// Bytes of all arguments and the output.
+    bytes: usize,
+    /// How many windows the output has.
+    windows: usize,
 }
-
-// SAFETY: `address` points into `params`, which is `Send` and is not changed.
-unsafe impl Send for Prepared {}
 
 impl Prepared {
     /// The parameters that `function` takes; valid while this lives.
     pub fn params(&self) -> *const u8 {
-        self.address
+        self.task.address()
     }
 
     /// Where the function's own scratch memory starts, behind the accumulators.
@@ -244,13 +246,10 @@ impl Prepared {
         weights: Packing,
         cycles: f64,
     ) -> Prepared {
-        let params = Box::new(kernel);
-        let address = (&raw const *params).cast();
         let accumulator = if spec.arg_types[0].dtype == DType::F32 { DType::F32 } else { DType::I32 };
         Prepared {
             function: enter::<K>,
-            address,
-            _params: params,
+            task: Box::new(Task { kernel, sharing: None }),
             outer: call.outer,
             accumulator,
             in_output: call.fused || fits_output(spec, accumulator),
@@ -260,6 +259,8 @@ impl Prepared {
             private_bytes: scratch_bytes,
             weights,
             cycles,
+            bytes: spec.arg_types.iter().chain([spec.out_type]).map(TensorType::bytes).sum(),
+            windows: spec.out_type.shape[..call.outer].iter().product::<usize>().max(1),
         }
     }
 
@@ -283,27 +284,19 @@ impl std::fmt::Debug for Prepared {
 
 /// A kernel over raw memory.
 trait Kernel: Send + Sync + 'static {
-    /// Computes window `step`: the output where the epilogue is fused, else accumulators.
+    /// How many pieces a window has that may be computed in any order, and at the same time.
+    fn pieces(&self) -> usize {
+        1
+    }
+
+    /// Computes pieces of a window: the output where the epilogue is fused, else accumulators.
     ///
     /// # Safety
     /// Pointers must be to what [`Prepared`] and the operator's types say: all of x, packed weights, the extra argument;
-    /// the window of the output or of accumulators; scratch memory that overlaps nothing; all aligned
-    /// for their elements. The
-    /// output overlaps nothing but the extra argument, and that at the same place.
-    unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8);
-}
-
-unsafe extern "C" fn enter<K: Kernel>(
-    params: *const u8,
-    step: usize,
-    x: *const u8,
-    w: *const u8,
-    extra: *const u8,
-    out: *mut u8,
-    scratch: *mut u8,
-) {
-    // SAFETY: `Prepared` keeps the kernel behind `params`; the caller keeps the contract of `run`.
-    unsafe { (*params.cast::<K>()).run(step, x, w, extra, out, scratch) }
+    /// the window of the output or of accumulators; scratch memory that overlaps nothing and that no other call uses; all
+    /// aligned for their elements. The output overlaps nothing but the extra argument, and that at the same place. Nobody
+    /// else reads or writes what the pieces write.
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8);
 }
 
 /// How a kernel is called: once where it applies the epilogue, else for windows whose accumulators stay near.

@@ -2,6 +2,7 @@
 //! numbers and quantised again. Sums go in row-major order of the window, as the operator's meaning has it.
 
 use super::bytes::{self, Byte, Ints, Of};
+use super::cut::Part;
 use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{Finish, FusedFloat, Requantise};
@@ -14,6 +15,7 @@ use mcc_ir::op::{Layout, Op, PoolKind, ReduceKind, Step};
 use mcc_ir::packing::Packing;
 use mcc_ir::types::QuantParams;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// What is made of the elements of a window, for a vector of channels.
 ///
@@ -220,8 +222,11 @@ impl<'a> Geometry<'a> {
                     return None;
                 }
                 let channels = x[last + 1..].iter().product();
-                let window = Window { batch: x[..first].iter().product(), ..Window::line(pixels, channels, channels) };
-                let window = Window { out: [1, 1], kernel: window.size, ..window };
+                let window =
+                    Window { batch: x[..first].iter().product(), ..Window::column(pixels, channels, channels) };
+                // Along one row: the inner loop is that over columns.
+                let size = [1, pixels];
+                let window = Window { size, out: [1, 1], kernel: size, ..window };
                 Geometry { kind, dequant: o.dequant, post: &o.post, window }
             }
             _ => return None,
@@ -290,9 +295,18 @@ where
 }
 
 impl<M: Images, F: Finish<Epilogue = M::Epilogue>> Kernel for Pool<M, F> {
-    unsafe fn run(&self, _step: usize, x: *const u8, _w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
+    fn pieces(&self) -> usize {
+        self.window.batch * self.window.out[0]
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, _w: *const u8, extra: *const u8, out: *mut u8, _scratch: *mut u8) {
         let w = &self.window;
-        for image in 0..w.batch {
+        let mut row = part.pieces.start;
+        while row < part.pieces.end {
+            let (image, start) = (row / w.out[0], row % w.out[0]);
+            let rows = start..w.out[0].min(start + part.pieces.end - row);
+            let pixels = row * w.out[1]..(row + rows.len()) * w.out[1];
+            row += rows.len();
             let mut first = 0;
             while first < w.channels {
                 let left = w.channels - first;
@@ -304,8 +318,9 @@ impl<M: Images, F: Finish<Epilogue = M::Epilogue>> Kernel for Pool<M, F> {
                     include_pad: self.include_pad,
                     // Inside x.
                     x: x.cast::<M::X>().wrapping_add(image * w.size[0] * w.size[1] * w.channels + first),
+                    rows: rows.clone(),
                     epilogue: self.finish.at(out, extra),
-                    at: image * w.out[0] * w.out[1] * w.channels + first,
+                    at: pixels.start * w.channels + first,
                     lanes,
                 };
                 // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x, residual
@@ -313,21 +328,23 @@ impl<M: Images, F: Finish<Epilogue = M::Epilogue>> Kernel for Pool<M, F> {
                 unsafe { M::function(vectors, lanes)(&work) };
                 first += vectors * M::LANES;
             }
+            // SAFETY: as above; these pixels are computed.
+            unsafe { self.finish.after_pixels(out, w.channels, pixels, 0..w.channels) };
         }
-        // SAFETY: as above; that was the whole output.
-        unsafe { self.finish.after(out, 0, w.batch * w.out[0] * w.out[1] * w.channels) };
     }
 }
 
-/// The work of one call: some channels of an image.
+/// The work of one call: some channels of some rows of an image.
 pub struct Image<'a, M: Windows> {
     window: &'a Window,
     /// Whether padding counts as elements of a mean.
     include_pad: bool,
     /// The first channel of the image.
     x: *const M::X,
+    /// Output rows.
+    rows: Range<usize>,
     epilogue: M::Epilogue,
-    /// Its element in the output.
+    /// Its element in the output, of the first row.
     at: usize,
     lanes: usize,
 }
@@ -354,7 +371,7 @@ unsafe fn image<M: Windows, const NV: usize, const PART: bool>(p: &Image<'_, M>)
         first..end.max(first)
     };
     let mut at = p.at;
-    for row in 0..w.out[0] {
+    for row in p.rows.clone() {
         let rows = inside(0, row);
         for column in 0..w.out[1] {
             let columns = inside(1, column);

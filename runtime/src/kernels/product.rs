@@ -1,6 +1,7 @@
 //! Convolutions (NHWC, one group) and matrix products with constant weights, of floats and of bytes, by register tiles.
 
 use super::bytes::{Bytes, Ints};
+use super::cut::{Cut, Part};
 use super::elementwise::Elements;
 use super::floats::Floats;
 use super::fused::{ByteFinish, Finish, FusedBytes, FusedFloat};
@@ -13,6 +14,7 @@ use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::op::Op;
 use mcc_ir::packing::Packing;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// A product of activations A. Weights: for each panel, for each run, `[ceil(run / DEPTH)][width][DEPTH]`.
 struct Product<P: Products, A, F> {
@@ -27,16 +29,18 @@ struct Product<P: Products, A, F> {
     pad: P::X,
     /// Output rows of a call.
     rows: usize,
+    cut: Cut,
     activation: PhantomData<fn(A)>,
 }
 
 /// What a product is of.
 struct Geometry {
-    /// A matrix product is a convolution of 1x1 over a line of pixels.
+    /// A matrix product is a convolution of 1x1 over a column of pixels.
     window: Window,
     depth: usize,
     channels: usize,
     pad_value: i32,
+    is_matrix: bool,
 }
 
 impl Geometry {
@@ -51,18 +55,32 @@ impl Geometry {
             }
             let (depth, channels) = (b.shape[1], b.shape[0]);
             let rows = a.elements().checked_div(depth)?;
-            Geometry { window: Window::line(rows, depth, channels), depth, channels, pad_value: 0 }
+            Geometry { window: Window::column(rows, depth, channels), depth, channels, pad_value: 0, is_matrix: true }
         } else {
             let (o, window) = Window::of(spec).filter(|(o, _)| o.groups == 1)?;
             let depth = window.kernel[0] * window.kernel[1] * window.channels;
             let channels = window.out_channels;
-            Geometry { window, depth, channels, pad_value: o.pad_value }
+            Geometry { window, depth, channels, pad_value: o.pad_value, is_matrix: false }
         };
         (geometry.depth > 0).then_some(geometry)
     }
 
     fn pixels(&self) -> usize {
         self.window.out[0] * self.window.out[1]
+    }
+
+    /// How activations of so many bytes are read.
+    fn strips(&self, element: usize, convert: bool) -> Strips {
+        let strips = Strips::new(self.window.clone(), element, convert, false);
+        // Weights are read once for each strip, and those of matrix products are large.
+        if self.is_matrix { strips.whole() } else { strips }
+    }
+
+    /// The pieces of a call of so many rows, with panels of so many channels and elements of so many bytes.
+    fn cut(&self, rows: usize, width: usize, element: usize) -> Cut {
+        let w = &self.window;
+        let x = w.batch * w.size[0] * w.size[1] * w.channels;
+        Cut::new(rows, self.channels.div_ceil(width), x * element, self.depth * self.channels * element)
     }
 
     fn cycles<P: Tiles>(&self, spec: &KernelSpec<'_>, fused: bool) -> f64 {
@@ -97,9 +115,11 @@ where
     let cycles = geometry.cycles::<Floats<S>>(spec, call.fused);
     let width = width::<Floats<S>>(geometry.channels, geometry.pixels());
     let bias = super::padded(super::bias(spec)?, width);
-    let strips = Strips::new(geometry.window, 4, false, false);
+    let strips = geometry.strips(4, false);
+    let rows = call.rows(&strips.window);
     let kernel = Product::<Floats<S>, f32, _> {
-        rows: call.rows(&strips.window),
+        rows,
+        cut: geometry.cut(rows, width, 4),
         channels: geometry.channels,
         width,
         bias,
@@ -151,18 +171,20 @@ where
     }
     let size = size_of::<Q::X>();
     let whole = A::IDENTITY && offset == 0;
-    let direct = Strips::new(geometry.window.clone(), size, false, false);
+    let direct = geometry.strips(size, false);
     // Reading up to a whole step must not leave x.
     let strips = match whole && direct.run_len.is_multiple_of(Q::DEPTH) {
         true => direct,
-        false => Strips::new(geometry.window, size, true, false),
+        false => geometry.strips(size, true),
     };
+    let rows = call.rows(&strips.window);
     let packing = match strips.run_len.is_multiple_of(Q::DEPTH) || strips.runs.len() == 1 {
         true => Packing::Panel { rows: width, depth: Q::DEPTH },
         false => Packing::Runs { run: strips.run_len, rows: width, depth: Q::DEPTH },
     };
     let kernel = Product::<Bytes<Q>, A, ByteFinish> {
-        rows: call.rows(&strips.window),
+        rows,
+        cut: geometry.cut(rows, width, 1),
         channels,
         width,
         bias: super::padded(bias, width),
@@ -180,7 +202,7 @@ fn widest<P: Tiles>(vectors: usize) -> usize {
     (1..=vectors).rev().find(|n| P::pixels(*n) > 0).unwrap_or(1)
 }
 
-/// The product of a strip's pixels with all weights.
+/// The product of a strip's pixels with some panels of weights.
 pub struct Line<'a, P: Products> {
     pub strip: &'a Strip<P::X>,
     /// Output pixels before the strip.
@@ -189,7 +211,9 @@ pub struct Line<'a, P: Products> {
     pub runs: &'a [usize],
     /// Steps of `DEPTH` in a run.
     pub steps: usize,
-    /// In panels of `width` channels.
+    /// Those to multiply with, each of `width` channels.
+    pub panels: Range<usize>,
+    /// Of the first of them.
     pub weights: *const P::W,
     pub width: usize,
     pub channels: usize,
@@ -203,9 +227,10 @@ pub struct Line<'a, P: Products> {
 /// The machine must have the level; the strip, weights and epilogue must be good for what the numbers say.
 pub unsafe fn multiply<P: Tiles>(l: &Line<'_, P>, epilogue: impl Fn() -> P::Epilogue) {
     let panel_len = l.runs.len() * l.steps * l.width * P::DEPTH;
-    for (panel, first) in (0..l.channels).step_by(l.width).enumerate() {
+    for panel in l.panels.clone() {
         // Inside the packed weights.
-        let weights = l.weights.wrapping_add(panel * panel_len);
+        let weights = l.weights.wrapping_add((panel - l.panels.start) * panel_len);
+        let first = panel * l.width;
         let end = l.channels.min(first + l.width);
         let mut channel = first;
         while channel < end {
@@ -241,28 +266,41 @@ pub unsafe fn multiply<P: Tiles>(l: &Line<'_, P>, epilogue: impl Fn() -> P::Epil
 }
 
 impl<P: Tiles, A: Convert<P::X>, F: Finish<Epilogue = P::Epilogue>> Kernel for Product<P, A, F> {
-    unsafe fn run(&self, step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
-        let strips = &self.strips;
+    fn pieces(&self) -> usize {
+        self.cut.pieces()
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+        let (strips, n) = (&self.strips, self.channels);
+        let columns = strips.window.out[1];
+        let steps = strips.run_len.div_ceil(P::DEPTH);
+        let (rows, panels) = self.cut.ranges(&part.pieces);
+        let channels = (panels.start * self.width).min(n)..(panels.end * self.width).min(n);
+        let skipped = panels.start * strips.runs.len() * steps * self.width * P::DEPTH;
         let work = |strip: Strip<P::X>, before: usize| {
+            let before = rows.start * columns + before;
             let line = Line::<P> {
                 strip: &strip,
                 before,
-                columns: strips.window.out[1],
+                columns,
                 runs: &strips.runs,
-                steps: strips.run_len.div_ceil(P::DEPTH),
-                weights: w.cast(),
+                steps,
+                panels: panels.clone(),
+                // Inside the packed weights.
+                weights: w.cast::<P::W>().wrapping_add(skipped),
                 width: self.width,
-                channels: self.channels,
+                channels: n,
                 bias: &self.bias,
             };
             // SAFETY: the kernel was chosen for a level that the machine has; the caller's contract gives x, weights, residual
             // and output, the strip its pixels.
             unsafe {
                 multiply::<P>(&line, || self.finish.at(out, extra));
-                self.finish.after(out, before * self.channels, strip.pixels * self.channels);
+                self.finish.after_pixels(out, n, before..before + strip.pixels, channels.clone());
             }
         };
+        let first = part.step * self.rows + rows.start;
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
-        unsafe { strips.each::<A, P::X>(x.cast(), scratch.cast(), step * self.rows, self.rows, self.pad, work) };
+        unsafe { strips.each::<A, P::X>(x.cast(), scratch.cast(), first, rows.len(), self.pad, work) };
     }
 }

@@ -101,6 +101,11 @@ impl Strips {
         Strips { rows: self.rows.min(rows.max(1)), ..self }
     }
 
+    /// All rows of an image in one strip.
+    pub fn whole(self) -> Strips {
+        Strips { rows: self.window.out[0], ..self }
+    }
+
     /// Output rows of a strip, at most.
     pub fn rows(&self) -> usize {
         self.rows

@@ -42,13 +42,13 @@ impl Window {
         Some((o, window))
     }
 
-    /// A matrix product as a pointwise convolution of one line of pixels.
-    pub fn line(pixels: usize, channels: usize, out_channels: usize) -> Window {
+    /// A matrix product as a pointwise convolution of one column of pixels.
+    pub fn column(pixels: usize, channels: usize, out_channels: usize) -> Window {
         Window {
             batch: 1,
-            size: [1, pixels],
+            size: [pixels, 1],
             channels,
-            out: [1, pixels],
+            out: [pixels, 1],
             out_channels,
             kernel: [1, 1],
             stride: [1, 1],

@@ -5,6 +5,7 @@
 //! the results are transformed back. Transforms add and subtract only; errors stay within the bound of direct kernels.
 //! Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
 
+use super::cut::{Cut, Part};
 use super::elementwise::Elements;
 use super::floats::{FloatEpilogue, Floats};
 use super::fused::{ALL, Finish, FusedFloat};
@@ -18,6 +19,7 @@ use mcc_ir::DType;
 use mcc_ir::catalogue::KernelSpec;
 use mcc_ir::packing::Packing;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 const FREQUENCIES: usize = 16;
 /// Bytes that a strip's transformed tiles may have: as many as the weights, which each strip reads once, within a part of
@@ -39,6 +41,7 @@ struct Winograd<S> {
     fused: FusedFloat,
     /// The most tiles of a strip.
     tiles: usize,
+    cut: Cut,
     level: PhantomData<S>,
 }
 
@@ -56,12 +59,14 @@ where
     let (c, n, out, batch) = (window.channels, window.out_channels, window.out, window.batch);
     let grid = out.map(|size| size.div_ceil(2));
     let call = Call::of(spec, &window, Some(&fused));
+    let x_bytes = batch * window.size[0] * window.size[1] * c * 4;
     let tiled = Window { out: grid, kernel: [4, 4], stride: [2, 2], ..window };
     let per_row = grid[1] * FREQUENCIES * (c + n) * 4;
     let bytes = (FREQUENCIES * c * n * 4).clamp(*STRIP_BYTES.start(), *STRIP_BYTES.end());
     let strips = Strips::new(tiled, 4, false, true).limited(bytes / per_row);
     let tiles = strips.rows() * grid[1];
     let width = product::width::<Floats<S>>(n, tiles);
+    let cut = Cut::new(batch * grid[0], n.div_ceil(width), x_bytes, FREQUENCIES * c * n * 4);
     let all = batch * grid[0] * grid[1];
     let vectors = c.div_ceil(S::LANES) * 80 + n.div_ceil(S::LANES) * 70;
     let macs = all * FREQUENCIES * c * n.next_multiple_of(S::LANES);
@@ -78,6 +83,7 @@ where
         bias,
         fused,
         tiles,
+        cut,
         level: PhantomData,
     };
     let scratch = (kernel.rows_len() + FREQUENCIES * (apart(tiles * c) + apart(tiles * n))) * 4;
@@ -101,11 +107,18 @@ impl<S: Transforms> Kernel for Winograd<S>
 where
     Floats<S>: Tiles<X = f32, W = f32, Bias = f32, Epilogue = FloatEpilogue>,
 {
-    unsafe fn run(&self, _step: usize, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+    fn pieces(&self) -> usize {
+        self.cut.pieces()
+    }
+
+    unsafe fn run(&self, part: &Part, x: *const u8, w: *const u8, extra: *const u8, out: *mut u8, scratch: *mut u8) {
+        let (cut_rows, cut_panels) = self.cut.ranges(&part.pieces);
         let (strips, n) = (&self.strips, self.channels);
         let c = strips.window.channels;
         let [grid_rows, grid_columns] = strips.window.out;
-        let panels = n.div_ceil(self.width) * c * self.width;
+        let panel = c * self.width;
+        let frequency = n.div_ceil(self.width) * panel;
+        let channels = (cut_panels.start * self.width).min(n)..(cut_panels.end * self.width).min(n);
         let rows: *mut f32 = scratch.cast();
         // Behind each other in scratch memory.
         let transformed = rows.wrapping_add(self.rows_len());
@@ -137,7 +150,8 @@ where
                     columns: tiles,
                     runs: &[0],
                     steps: c,
-                    weights: w.cast::<f32>().wrapping_add(f * panels),
+                    panels: cut_panels.clone(),
+                    weights: w.cast::<f32>().wrapping_add(f * frequency + cut_panels.start * panel),
                     width: self.width,
                     channels: n,
                     bias: &self.zeros,
@@ -147,13 +161,14 @@ where
                 // SAFETY: as above; the weights are packed as the panels say.
                 unsafe { multiply::<Floats<S>>(&product, epilogue) };
             }
-            let row = before / grid_columns;
+            let row = cut_rows.start + before / grid_columns;
             let image = row / grid_rows;
             let backward = Backward {
                 from: products,
                 tiles,
                 columns: grid_columns,
                 n,
+                channels: channels.clone(),
                 apart: apart_out,
                 bias: &self.bias,
                 out: self.out,
@@ -164,13 +179,12 @@ where
             // SAFETY: as above; the caller's contract gives output and residual.
             unsafe { S::backward(&backward) };
             let rows = (2 * tiles / grid_columns).min(self.out[0] - backward.row);
-            let first = backward.at + backward.row * self.out[1] * n;
+            let first = (image * self.out[0] + backward.row) * self.out[1];
             // SAFETY: as above; these rows are computed.
-            unsafe { self.fused.after(out, first, rows * self.out[1] * n) };
+            unsafe { self.fused.after_pixels(out, n, first..first + rows * self.out[1], channels.clone()) };
         };
-        let all = strips.window.batch * grid_rows;
         // SAFETY: the caller's contract; scratch memory is as long as was asked for.
-        unsafe { strips.each::<f32, f32>(x.cast(), rows, 0, all, 0.0, work) };
+        unsafe { strips.each::<f32, f32>(x.cast(), rows, cut_rows.start, cut_rows.len(), 0.0, work) };
     }
 }
 
@@ -192,6 +206,8 @@ pub struct Backward<'a> {
     tiles: usize,
     columns: usize,
     n: usize,
+    /// Those of the N to be transformed.
+    channels: Range<usize>,
     /// From a frequency to the next.
     apart: usize,
     bias: &'a [f32],
@@ -297,8 +313,8 @@ unsafe fn backward<S: Simd>(p: &Backward<'_>) {
     let apart = p.apart;
     for t in 0..p.tiles {
         let (row, column) = (p.row + t / p.columns * 2, t % p.columns * 2);
-        for first in (0..p.n).step_by(S::LANES) {
-            let lanes = S::LANES.min(p.n - first);
+        for first in p.channels.clone().step_by(S::LANES) {
+            let lanes = S::LANES.min(p.channels.end - first);
             // SAFETY: the caller's contract: sixteen frequencies of a tile, whose pixels inside the output are stored; the
             // bias has whole vectors.
             unsafe {
