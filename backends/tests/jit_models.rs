@@ -7,7 +7,7 @@ use mcc_backends::jit;
 use mcc_ir::{DType, Graph, Tensor, eval};
 use mcc_passes::PassCx;
 use mcc_passes::lower::{Io, lower};
-use mcc_runtime::CATALOGUE;
+use mcc_runtime::{CATALOGUE, Threads};
 use std::path::PathBuf;
 
 /// Models of which every operator runs: the MLPerf Tiny ones and small networks of each kind, float and 8 bits.
@@ -77,6 +77,29 @@ fn models_agree_with_the_evaluator() {
                         let distance = distance(got, want);
                         assert!(distance <= 1e-5, "{name} is off by {distance:e}");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Models have the same bits on any number of threads, run after run.
+#[test]
+fn threads_change_no_bit() {
+    for name in MODELS {
+        let Some(graph) = optimised(name) else { return };
+        let plan = lower(&graph, &host(), CATALOGUE, Io::Separate).expect("a plan");
+        let mut one = jit::compile(&plan).expect("a session");
+        for count in [2, 3, 7] {
+            // However small the kernels.
+            let threads = Threads { count, enough: 1.0 };
+            let mut shared = jit::compile_for_threads(&plan, threads).expect("a session");
+            for seed in 1..5 {
+                let inputs: Vec<Tensor> = plan.inputs.iter().map(|p| random(&p.ty, seed)).collect();
+                let want = one.run_tensors(&inputs).expect("a run");
+                let got = shared.run_tensors(&inputs).expect("a run");
+                for (got, want) in got.iter().zip(&want) {
+                    assert_eq!(difference(got, want), None, "{name} on {count} threads");
                 }
             }
         }
