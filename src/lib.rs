@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod budget;
+mod cache;
 pub mod calibrate;
 pub mod costs;
 mod error;

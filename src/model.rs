@@ -1,5 +1,6 @@
 //! A model on its way through the compiler, with every stage at hand.
 
+use crate::cache::Entry;
 use crate::error::Result;
 use crate::text_file;
 use mcc_backends::{c, jit, targets};
@@ -12,7 +13,7 @@ use mcc_passes::lower::{self, Force, Goal, Io, Patch, lower};
 use mcc_passes::{Changed, PassCx, Requant, pipeline};
 use mcc_runtime::{Session, Threads};
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How to compile.
@@ -37,6 +38,9 @@ pub struct Options {
     /// Threads that share the large kernels of one run of a session, the caller's among them; 0 counts as 1. Results do not
     /// depend on it. With 1 there are no other threads, and a run takes no lock.
     pub threads: usize,
+    /// A folder where optimised graphs are kept for the next time; none by default. Whoever may write there decides what
+    /// sessions compute. See docs/embedding.md.
+    pub cache: Option<PathBuf>,
 }
 
 impl Options {
@@ -62,6 +66,7 @@ impl Options {
             spread: false,
             force: vec![],
             threads: 1,
+            cache: None,
         })
     }
 }
@@ -76,7 +81,8 @@ pub struct PassRecord {
     pub values: usize,
 }
 
-/// A model after import and passes.
+/// A model after import and passes. Where `optimised` came from a cache, it stands for the stages before it as well, and no
+/// passes have run.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// ONNX, literally.
@@ -110,12 +116,25 @@ impl Model {
         Self::from_graph(text_file::load(path, &options.import)?, options)
     }
 
-    /// Runs all passes on a graph.
+    /// Runs all passes on a graph, or finds in the cache what they made of it.
     ///
     /// # Errors
     /// Where the graph breaks the IR's rules.
     pub fn from_graph(imported: Graph, options: &Options) -> Result<Model> {
-        Self::from_graph_with(imported, options, |_, _| {})
+        let Some(folder) = &options.cache else { return Self::from_graph_with(imported, options, |_, _| {}) };
+        let entry = Entry::new(folder, &imported, options);
+        if let Some(optimised) = entry.read(&imported) {
+            let (exact, integer) = (optimised.clone(), optimised.clone());
+            return Ok(Self::of_stages(imported, exact, integer, optimised, options));
+        }
+        let mut model = Self::from_graph_with(imported, options, |_, _| {})?;
+        // What passes had to say is said each time.
+        if model.warnings.is_empty()
+            && let Err(e) = entry.write(&model.optimised)
+        {
+            model.warnings.push(format!("the cache {} cannot be written: {e}", folder.display()));
+        }
+        Ok(model)
     }
 
     /// As [`Model::from_graph`]; `observe` sees the name of each pass and the graph after it.
@@ -149,26 +168,27 @@ impl Model {
             observe(pass.name(), graph);
             start = Instant::now();
         })?;
-        let (target, io, goal, spread) = (options.target.clone(), options.io, options.goal, options.spread);
-        let (patch, ram, force) = (options.patch, options.ram, options.force.clone());
-        let threads = options.threads;
-        let (optimised, warnings) = (graph, warnings.into_inner());
-        Ok(Model {
+        let warnings = warnings.into_inner();
+        Ok(Model { passes, warnings, ..Self::of_stages(imported, exact, integer, graph, options) })
+    }
+
+    fn of_stages(imported: Graph, exact: Graph, integer: Graph, optimised: Graph, options: &Options) -> Model {
+        Model {
             imported,
             exact,
             integer,
             optimised,
-            target,
-            io,
-            goal,
-            spread,
-            patch,
-            ram,
-            force,
-            threads,
-            passes,
-            warnings,
-        })
+            target: options.target.clone(),
+            io: options.io,
+            goal: options.goal,
+            spread: options.spread,
+            patch: options.patch,
+            ram: options.ram,
+            force: options.force.clone(),
+            threads: options.threads,
+            passes: vec![],
+            warnings: vec![],
+        }
     }
 
     pub(crate) fn lowering(&self, io: Io) -> lower::Options {

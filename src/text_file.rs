@@ -59,7 +59,8 @@ fn packed_name(hash: &str, ty: &TensorType) -> String {
     format!("{hash}:{}:{}", ty.dtype, dims.join("x"))
 }
 
-fn decode(bytes: &[u8]) -> std::result::Result<HashMap<String, Tensor>, String> {
+/// The constants of a `.safetensors` file, by their hashes.
+pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<HashMap<String, Tensor>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not a safetensors file: {e}"))?;
     let mut all = HashMap::new();
     for (name, view) in file.tensors() {

@@ -33,6 +33,27 @@ fn every_backend_gives_the_stored_outputs() {
     }
 }
 
+/// Threads and a cache, empty, filled and damaged, change no output; other backends have neither.
+#[test]
+fn sessions_have_threads_and_a_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let line = format!("run fm_lenet5.onnx --backend jit --case fm_lenet5.npz --threads 2 --cache {}", cache.display());
+    let first = ok(&line);
+    let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|f| f.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    assert_eq!(ok(&line), first);
+    std::fs::write(&files[0], b"mccgraph").unwrap();
+    assert_eq!(ok(&line), first);
+    assert!(std::fs::metadata(&files[0]).unwrap().len() > 1000);
+    assert_eq!(status(&run("run fm_lenet5.onnx --backend plan --case fm_lenet5.npz --threads 2")), 64);
+    let r = json(&format!("bench fm_lenet5.onnx --threads 2 --runs 3 --json --cache {}", cache.display()));
+    assert_eq!(r["threads"], 2);
+    assert!(
+        r["load_ms"].as_f64().unwrap() + r["session_ms"].as_f64().unwrap() <= r["compile_ms"].as_f64().unwrap() * 1.001
+    );
+}
+
 #[test]
 fn a_mismatch_is_shown_with_its_first_element() {
     let output = run("run fm_lenet5.onnx --backend interp --case fm_lenet5.npz --atol 0 --json");

@@ -44,6 +44,7 @@ impl ModelArgs {
             ram: target.ram,
             force: choices.force.clone(),
             threads: 1,
+            cache: None,
         }
     }
 
@@ -91,11 +92,15 @@ pub struct SessionArgs {
     /// Threads that share the large layers of a run on this machine; results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
+    /// Keep the optimised graph in this folder, and take it from there the next time; only for folders that nobody else
+    /// writes
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
 }
 
 impl SessionArgs {
     pub fn choose(&self, options: Options) -> Options {
-        Options { threads: self.threads.into(), ..options }
+        Options { threads: self.threads.into(), cache: self.cache.clone(), ..options }
     }
 }
 

@@ -52,7 +52,11 @@ struct Outcome {
     median_us: f64,
     min_us: f64,
     p95_us: f64,
-    /// Import, passes and code generation.
+    /// Import and passes.
+    load_ms: f64,
+    /// Plan, packed weights and code.
+    session_ms: f64,
+    /// Both.
     compile_ms: f64,
     arena_bytes: usize,
     weight_bytes: usize,
@@ -79,6 +83,8 @@ pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let options = args.session.choose(args.model.options(target, &ChoiceArgs::default()));
     let mut model = Model::load(&args.model.model, &options)?;
+    let load = start.elapsed();
+    model.warnings.iter().for_each(output::note);
     // As sessions have it.
     model.io = Io::Separate;
     let mut session = model.session()?;
@@ -131,6 +137,8 @@ pub fn run(args: &Args) -> Result<()> {
         median_us: us(times[runs / 2]),
         min_us: us(times[0]),
         p95_us: us(times[(runs * 95).div_ceil(100).max(1) - 1]),
+        load_ms: us(load) / 1e3,
+        session_ms: us(compile - load) / 1e3,
         compile_ms: us(compile) / 1e3,
         arena_bytes: session.arena_bytes(),
         weight_bytes: session.weights_bytes(),

@@ -90,11 +90,12 @@ pub fn run(args: &Args) -> Result<()> {
         (None, Some(path)) => (path, ""),
         (None, None) => return Err(Error::Usage("give --case or --inputs".into())),
     };
-    if args.session.threads != 1 && args.backend != Backend::Jit {
-        return Err(Error::Usage("--threads is for the backend `jit`".into()));
+    if (args.session.threads != 1 || args.session.cache.is_some()) && args.backend != Backend::Jit {
+        return Err(Error::Usage("--threads and --cache are for the backend `jit`".into()));
     }
     let mut npz = Npz::open(path)?;
     let model = load(args, target, &mut npz, prefix)?;
+    model.warnings.iter().for_each(output::note);
     let mut executor = Executor::new(args.backend, &model)?;
     let mut inputs = Vec::new();
     for (port, ty) in executor.inputs() {
@@ -153,7 +154,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Loads the model. Where dimensions are not known, those inputs that the user gave no shape take that of their array.
 fn load(args: &Args, target: &'static Target, npz: &mut Npz, prefix: &str) -> Result<Model> {
-    let load = |model: &ModelArgs| Model::load(&model.model, &args.session.choose(model.options(target, &args.choices)));
+    let load =
+        |model: &ModelArgs| Model::load(&model.model, &args.session.choose(model.options(target, &args.choices)));
     match load(&args.model) {
         Err(Error::Import(e)) if e.code() == mcc::frontend::code::DIMENSION => {}
         other => return other,
