@@ -87,11 +87,6 @@ fn no_such_pass() {
 }
 
 #[test]
-fn more_than_one_thread() {
-    assert_cmd_snapshot!(mcc().args(["bench", "fm_lenet5.onnx", "--threads", "4"]));
-}
-
-#[test]
 fn a_table_of_kernels() {
     assert_cmd_snapshot!(mcc().args(["analyze", "fm_lenet5.onnx", "--target", "generic-c"]));
 }
