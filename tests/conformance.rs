@@ -118,11 +118,11 @@ fn rounding_decides(graph: &Graph, input: &Tensor) -> bool {
     decides
 }
 
-/// Convolutions and matrix products on floats.
+/// Convolutions, matrix products and recurrent layers on floats.
 fn float_products(graph: &Graph) -> usize {
     let products = graph.values().filter(|(_, v)| match &v.def {
         Def::Node { op, inputs } => {
-            matches!(op, Op::Conv2d(_) | Op::MatMul(_)) && graph.ty(inputs[0]).dtype == DType::F32
+            matches!(op, Op::Conv2d(_) | Op::MatMul(_) | Op::Recurrent(_)) && graph.ty(inputs[0]).dtype == DType::F32
         }
         _ => false,
     });
@@ -288,6 +288,7 @@ models! {
     fm_vgg fm_vgg_bn fm_vgg_dynamo fm_vgg_int8_qdq
     fm_dscnn fm_dscnn_bn fm_dscnn_dynamo fm_dscnn_dynbatch fm_dscnn_int8_qdq
     fm_bigk11 fm_bigk11_int8_qdq
+    fm_lstm fm_lstm_dynamo fm_gru fm_gru_dynamo
     fm_binary fm_binary_bn fm_ternary fm_ternary_bn
     fm_lenet5_a8w4_qdq fm_lenet5_a16w8_qdq fm_dscnn_a8w4_qdq fm_dscnn_a16w4_qdq
     cf_vgg cf_vgg_bn cf_vgg_int8_qdq

@@ -100,6 +100,13 @@ impl<'m> Node<'m> {
         Ok(text.unwrap_or(default))
     }
 
+    pub fn texts(&self, name: &str) -> Result<Option<Vec<&'m str>>> {
+        self.typed(name, at::STRINGS, "a list of texts", |a| {
+            let texts = a.strings.iter().map(|s| std::str::from_utf8(s).ok()).collect::<Option<Vec<_>>>()?;
+            (a.r#type == at::STRINGS || !texts.is_empty()).then_some(texts)
+        })
+    }
+
     pub fn tensor(&self, name: &str) -> Result<Option<&'m TensorProto>> {
         self.typed(name, at::TENSOR, "a tensor", |a| a.t.as_ref())
     }

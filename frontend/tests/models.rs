@@ -1,6 +1,6 @@
-//! Real models: each one is imported and agrees with ONNX Runtime on the stored pair, or is refused for the stated reason.
+//! Real models: each one is imported and agrees with ONNX Runtime on the stored pair.
 
-use mcc_frontend::{Error, ImportOptions, code, import_file};
+use mcc_frontend::{ImportOptions, import_file};
 use mcc_ir::graph::Def;
 use mcc_ir::{DType, Graph, Tensor, TensorType, eval, ops};
 use std::collections::BTreeMap;
@@ -17,14 +17,6 @@ fn shared() -> Option<PathBuf> {
     eprintln!("SKIPPED: no models at {}; set MCC_SHARED", folder.display());
     None
 }
-
-/// Models that are refused: the code and operator of the first diagnostic.
-const REFUSED: &[(&str, &str, &str)] = &[
-    ("fm_gru", code::OPERATOR, "GRU"),
-    ("fm_gru_dynamo", code::OPERATOR, "GRU"),
-    ("fm_lstm", code::OPERATOR, "LSTM"),
-    ("fm_lstm_dynamo", code::OPERATOR, "LSTM"),
-];
 
 /// Larger ones are imported, but not evaluated here.
 const MAX_MACS: u64 = 60_000_000;
@@ -54,15 +46,7 @@ fn check(path: &Path, name: &str) -> Result<(), String> {
         .filter_map(|(k, t)| Some((k.strip_prefix("in:")?.to_string(), t.shape().to_vec())))
         .collect::<BTreeMap<_, _>>();
     let options = ImportOptions { input_shapes, ..ImportOptions::default() };
-    let graph = match (import_file(path, &options), REFUSED.iter().find(|(n, ..)| *n == name)) {
-        (Ok(graph), None) => graph,
-        (Ok(_), Some(_)) => return Err("is imported, but listed as refused".into()),
-        (Err(e), None) => return Err(e.to_string()),
-        (Err(Error::Unsupported(all)), Some((_, code, op))) if all[0].code == *code && all[0].op_type == *op => {
-            return Ok(());
-        }
-        (Err(e), Some(_)) => return Err(format!("is refused for another reason: {e}")),
-    };
+    let graph = import_file(path, &options).map_err(|e| e.to_string())?;
     for port in &graph.outputs {
         let stored = pair[&format!("out:{}", port.name)].ty();
         if stored != graph.ty(port.value) {

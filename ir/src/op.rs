@@ -171,6 +171,74 @@ pub struct Resize {
     pub coordinates: CoordinateMode,
 }
 
+/// The cell of a recurrent layer, with its gates in the order in which weights and biases hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cell {
+    /// `h' = f(s)`.
+    Rnn,
+    /// Gates z, r, h: `h' = (1 - z) * g(candidate) + z * h`. The candidate is the sum with the state reset to `r * h`, or
+    /// where `linear_before_reset` the input's part of it plus r times the state's part, which has a bias of its own.
+    Gru { linear_before_reset: bool },
+    /// Gates i, o, f, c: `c' = f * c + i * g(s_c)`, `h' = o * h(c')`. With `input_forget` f is 1 - i. Peepholes add the cell
+    /// state to the sums of i and f, and the new one to that of o.
+    Lstm { input_forget: bool, peepholes: bool },
+}
+
+impl Cell {
+    pub fn gates(self) -> usize {
+        match self {
+            Cell::Rnn => 1,
+            Cell::Gru { .. } => 3,
+            Cell::Lstm { .. } => 4,
+        }
+    }
+
+    /// Biases of a unit: one a gate, and one of the state's part of a candidate that is reset afterwards.
+    pub fn biases(self) -> usize {
+        self.gates() + (self == Cell::Gru { linear_before_reset: true }) as usize
+    }
+
+    /// Whether the states are followed by a row that every step changes: the cell state, or the state that was reset.
+    pub fn has_extra_row(self) -> bool {
+        matches!(self, Cell::Lstm { .. } | Cell::Gru { linear_before_reset: false })
+    }
+
+    /// Functions f, g and h, as far as the cell has them, where a model names none.
+    pub fn default_activations(self) -> &'static [Unary] {
+        match self {
+            Cell::Rnn => &[Unary::Tanh],
+            Cell::Gru { .. } => &[Unary::Sigmoid, Unary::Tanh],
+            Cell::Lstm { .. } => &[Unary::Sigmoid, Unary::Tanh, Unary::Tanh],
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Cell::Rnn => "rnn",
+            Cell::Gru { .. } => "gru",
+            Cell::Lstm { .. } => "lstm",
+        }
+    }
+}
+
+/// One direction of a recurrent layer, `f32`. Inputs: x `[T, N, I]`, weights `[G * H, I]`, recurrence weights `[G * H, H]`,
+/// bias `[G * H]` (input's and state's added; a GRU with `linear_before_reset` has `[4 * H]`, the last of the state's
+/// part alone), initial state `[N, H]`; of an LSTM also the initial cell state `[N, H]`, and with peepholes their weights
+/// `[3 * H]` of the gates i, o, f.
+///
+/// The result is all states, `[T + 1, N, H]`: the initial one, then that after each step; where `reverse`, which goes
+/// through x from its end, the initial one comes last. So the states of the steps are always one piece. An LSTM has one
+/// more row, which is its cell state after the last step, and a GRU without `linear_before_reset` one for the state that the last
+/// step reset. Source: ONNX RNN, GRU, LSTM; `clip` bounds the arguments of f and g, as ONNX Runtime does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Recurrent {
+    pub cell: Cell,
+    pub reverse: bool,
+    /// The functions f, g and h, as many as [`Cell::default_activations`].
+    pub activations: Vec<Unary>,
+    pub clip: Option<F32>,
+}
+
 /// A graph operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Op {
@@ -183,6 +251,7 @@ pub enum Op {
     Map(Vec<Step>),
     Softmax(Softmax),
     LayerNorm(LayerNorm),
+    Recurrent(Recurrent),
     /// Inference batch normalisation along axis 1. Inputs: x, scale, bias, mean, variance (each `[C]`).
     BatchNorm {
         epsilon: F32,
@@ -397,6 +466,10 @@ impl Op {
             Op::ConvTranspose2d(o) => 2 + o.bias as usize,
             Op::MatMul(o) => 2 + o.bias as usize,
             Op::Pool2d(_) | Op::Reduce(_) | Op::Map(_) | Op::Softmax(_) => 1,
+            Op::Recurrent(o) => match o.cell {
+                Cell::Lstm { peepholes, .. } => 6 + peepholes as usize,
+                Cell::Rnn | Cell::Gru { .. } => 5,
+            },
             Op::LayerNorm(_) | Op::Where | Op::Quantize { .. } | Op::Dequantize { .. } => 3,
             Op::BatchNorm { .. } => 5,
             Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Broadcast { .. } => 1,
@@ -429,6 +502,7 @@ impl Op {
             Op::Softmax(Softmax { log: false, .. }) => "softmax",
             Op::Softmax(_) => "log_softmax",
             Op::LayerNorm(_) => "layer_norm",
+            Op::Recurrent(o) => o.cell.name(),
             Op::BatchNorm { .. } => "batch_norm",
             Op::Reshape { .. } => "reshape",
             Op::Transpose { .. } => "transpose",

@@ -137,6 +137,40 @@ fn matrix_product() {
 }
 
 #[test]
+fn recurrent_layers() {
+    property(300, |r| {
+        let [steps, batch, input, hidden] = up_to(r, 1, 4);
+        let cell = r.pick(&[
+            Cell::Rnn,
+            Cell::Gru { linear_before_reset: false },
+            Cell::Gru { linear_before_reset: true },
+            Cell::Lstm { input_forget: false, peepholes: false },
+            Cell::Lstm { input_forget: true, peepholes: false },
+            Cell::Lstm { input_forget: false, peepholes: true },
+        ]);
+        let functions = [Unary::Sigmoid, Unary::Tanh, Unary::Relu, Unary::HardSigmoid(F32(0.2), F32(0.5))];
+        let activations = match r.flag() {
+            true => cell.default_activations().to_vec(),
+            false => cell.default_activations().iter().map(|_| r.pick(&functions)).collect(),
+        };
+        let clip = r.flag().then_some(F32(1.5));
+        let mut shapes = vec![
+            vec![steps, batch, input],
+            vec![cell.gates() * hidden, input],
+            vec![cell.gates() * hidden, hidden],
+            vec![cell.biases() * hidden],
+            vec![batch, hidden],
+        ];
+        if let Cell::Lstm { peepholes, .. } = cell {
+            shapes.push(vec![batch, hidden]);
+            shapes.extend(peepholes.then(|| vec![3 * hidden]));
+        }
+        let own: Vec<Tensor> = shapes.iter().map(|shape| r.tensor(DType::F32, shape)).collect();
+        agree(Op::Recurrent(Recurrent { cell, reverse: r.flag(), activations, clip }), &own, &[])
+    });
+}
+
+#[test]
 fn element_wise_chains() {
     property(1500, |r| {
         let rank = r.below(5);

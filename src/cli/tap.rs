@@ -122,7 +122,12 @@ fn reorders(op: &Op, inputs: &[&TensorType]) -> bool {
     let float = inputs.first().is_some_and(|t| t.dtype.is_float());
     float
         && match op {
-            Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::MatMul(_) | Op::LayerNorm(_) | Op::Softmax(_) => true,
+            Op::Conv2d(_)
+            | Op::ConvTranspose2d(_)
+            | Op::MatMul(_)
+            | Op::LayerNorm(_)
+            | Op::Softmax(_)
+            | Op::Recurrent(_) => true,
             Op::Pool2d(p) => p.kind != PoolKind::Max,
             Op::Reduce(r) => !matches!(r.kind, ReduceKind::Max | ReduceKind::Min),
             _ => false,

@@ -87,6 +87,8 @@ pub fn array(section: &str, name: &str, tensor: &Tensor, alignment: usize, origi
     if elements.is_empty() {
         elements.push("0".into());
     }
+    // C refuses less than what the element type has.
+    let alignment = alignment.max(tensor.dtype().bits() / 8);
     let mut w = Writer::default();
     w.line(format!("/* {origin}: {} */", tensor.ty()));
     w.line(format!("{section} _Alignas({alignment}) static const {ty} {name}[{}] = {{", elements.len()));
@@ -145,6 +147,7 @@ mod tests {
                 && a.definition.contains("2139095040u, 1065353216u,")
         );
         assert_eq!(a.pointer, "((const float *)(const void *)m_c0)");
+        assert!(array("S", "m_c0", &Tensor::new([1], &[7i64]), 4, "w").definition.contains("_Alignas(8)"));
         assert!(array("S", "m_c0", &Tensor::new([1], &[i32::MIN]), 4, "w").definition.contains("INT32_MIN"));
         assert!(array("S", "m_c0", &Tensor::new::<i8>([0], &[]), 4, "w").definition.contains("m_c0[1] = {"));
     }

@@ -35,6 +35,15 @@ pub fn text(name: &str, s: &str) -> Attribute {
     Attribute { name: name.into(), s, r#type: at::STRING, ..Attribute::default() }
 }
 
+pub fn floats(name: &str, floats: &[f32]) -> Attribute {
+    Attribute { name: name.into(), floats: floats.to_vec(), r#type: at::FLOATS, ..Attribute::default() }
+}
+
+pub fn texts(name: &str, texts: &[&str]) -> Attribute {
+    let strings = texts.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect();
+    Attribute { name: name.into(), strings, r#type: at::STRINGS, ..Attribute::default() }
+}
+
 /// An input or output; -1 as a dimension is one of unknown size.
 pub fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfo {
     let dim = dims.iter().map(|&d| Dimension { value: Some(DimensionValue::Value(d)) }).collect();

@@ -5,6 +5,7 @@
 
 pub(crate) mod message;
 mod ops;
+mod recurrent;
 mod steps;
 
 use crate::error::{Diagnostic, Error, Fault, Result, code, quote};
@@ -162,6 +163,16 @@ impl Exporter<'_> {
         let node = message::node(op_type, &inputs, &output, attributes);
         let name = fresh(&mut self.node_names, &self.base);
         self.nodes.push(Node { name, ..node });
+        output
+    }
+
+    /// Another output of the node written last, by its index; those between are left out.
+    fn further_output(&mut self, index: usize) -> String {
+        let output = fresh(&mut self.values, &format!("{}_output", self.base));
+        if let Some(node) = self.nodes.last_mut() {
+            node.output.resize(index, String::new());
+            node.output.push(output.clone());
+        }
         output
     }
 }

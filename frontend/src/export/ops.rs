@@ -16,7 +16,7 @@ use mcc_ir::{DType, Tensor, TensorType, ValueId};
 const TO_NCHW: [i64; 4] = [0, 3, 1, 2];
 const TO_NHWC: [i64; 4] = [0, 2, 3, 1];
 
-fn numbers(values: &[usize]) -> Vec<i64> {
+pub(super) fn numbers(values: &[usize]) -> Vec<i64> {
     values.iter().map(|&v| v as i64).collect()
 }
 
@@ -63,6 +63,7 @@ impl Exporter<'_> {
                 let attributes = vec![int("axis", o.axis as i64), float("epsilon", o.epsilon.0)];
                 self.plain("LayerNormalization", own, attributes)
             }
+            Op::Recurrent(o) => self.recurrent(o, own)?,
             Op::BatchNorm { epsilon } => self.plain("BatchNormalization", own, vec![float("epsilon", epsilon.0)]),
             Op::Reshape { shape } => {
                 let inputs = [self.name(own[0]), self.list("shape", numbers(shape))];
@@ -222,7 +223,7 @@ impl Exporter<'_> {
         Ok(self.back(o.layout, y))
     }
 
-    fn slice(&mut self, x: ValueId, start: &[usize], step: &[isize], shape: &[usize]) -> String {
+    pub(super) fn slice(&mut self, x: ValueId, start: &[usize], step: &[isize], shape: &[usize]) -> String {
         let ends = start.iter().zip(step).zip(shape).map(|((&start, &step), &n)| {
             let (start, step) = (start as i64, step as i64);
             match n as i64 {

@@ -62,7 +62,7 @@ pub fn split(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
     }
 }
 
-fn slice_of(
+pub fn slice_of(
     cx: &mut Cx,
     x: ValueId,
     start: Vec<usize>,
@@ -197,6 +197,17 @@ pub fn gather(cx: &mut Cx, n: &Node) -> Result<Vec<ValueId>> {
         && let Some(i) = t.to_i64().into_iter().find(|i| !(-size..size).contains(i))
     {
         return Err(Fault::node(format!("index {i} is outside axis {axis} of {}", cx.ty(x))));
+    }
+    if let Some(t) = cx.graph.constant(indices).filter(|t| t.ty().elements() == 1) {
+        let index = t.to_i64()[0];
+        // A piece of x, which needs no copy where it is one in memory.
+        let mut shape = cx.shape(x);
+        let mut start = vec![0; shape.len()];
+        (start[axis], shape[axis]) = (index.rem_euclid(size) as usize, 1);
+        let step = vec![1; shape.len()];
+        let piece = slice_of(cx, x, start, step, shape.clone(), n)?;
+        shape.splice(axis..=axis, cx.shape(indices));
+        return Ok(vec![cx.reshape(piece, shape, n)?]);
     }
     Ok(vec![cx.add(Op::Gather { axis }, vec![x, indices], &n.origin)?])
 }

@@ -12,6 +12,7 @@ mod norm;
 mod pool;
 mod qonnx;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod resize;
 mod shape;
@@ -93,6 +94,7 @@ static TABLE: &[Importer] = &[
     op("Expand", 8, &[], data::expand),
     op("Flatten", 1, &["axis"], shape::flatten),
     op("Floor", 1, &[], |cx, n| elementwise::unary(cx, n, Unary::Floor)),
+    op("GRU", 1, recurrent::GRU, recurrent::gru),
     op("Gather", 1, &["axis"], data::gather),
     op("Gelu", 20, &["approximate"], elementwise::gelu),
     op("Gemm", 1, &["alpha", "beta", "transA", "transB"], matmul::gemm),
@@ -104,6 +106,7 @@ static TABLE: &[Importer] = &[
     op("HardSwish", 14, &[], |cx, n| elementwise::unary(cx, n, Unary::HardSwish)),
     op("Identity", 1, &[], elementwise::identity),
     op("InstanceNormalization", 1, &["epsilon"], norm::instance),
+    op("LSTM", 1, recurrent::LSTM, recurrent::lstm),
     op("LayerNormalization", 17, &["axis", "epsilon", "stash_type"], norm::layer),
     op("LeakyRelu", 1, &["alpha"], elementwise::leaky_relu),
     op("Less", 1, &[], |cx, n| elementwise::binary(cx, n, Binary::Less)),
@@ -137,6 +140,7 @@ static TABLE: &[Importer] = &[
     op("QLinearMatMul", 10, &[], quantize::qlinear_matmul),
     op("QuantizeLinear", 10, &["axis", "block_size", "output_dtype", "precision", "saturate"], quantize::quantize),
     op("RMSNormalization", 23, &["axis", "epsilon", "stash_type"], norm::rms),
+    op("RNN", 1, recurrent::RNN, recurrent::rnn),
     op("Range", 11, &["stash_type"], shape::range),
     op("Reciprocal", 1, &[], |cx, n| elementwise::unary(cx, n, Unary::Reciprocal)),
     op("ReduceL1", 1, reduce::ATTRIBUTES, reduce::l1),
@@ -238,9 +242,6 @@ pub fn supported_operators() -> impl Iterator<Item = &'static str> {
 pub(crate) fn refusal(domain: &str, op_type: &str) -> (String, String) {
     let shown = clip(op_type);
     let help = match (domain, op_type) {
-        ("", "GRU" | "LSTM" | "RNN") => {
-            "export one step of the cell as a feed-forward graph, with the state as input and output"
-        }
         ("", "If" | "Loop" | "Scan") => {
             "export without control flow (`torch.jit.trace` or `torch.export`), or fold it with onnxsim"
         }

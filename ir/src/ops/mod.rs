@@ -12,6 +12,7 @@ mod matmul;
 pub mod norm;
 mod pool;
 mod quantize;
+pub mod recurrent;
 mod reduce;
 mod resize;
 mod softmax;
@@ -54,6 +55,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<TensorType> {
         Op::Map(steps) => map::infer(steps, inputs),
         Op::Softmax(o) => softmax::infer(o, inputs),
         Op::LayerNorm(o) => norm::infer(o, inputs),
+        Op::Recurrent(o) => recurrent::infer(o, inputs),
         Op::BatchNorm { .. } => norm::infer_batch(inputs),
         Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -85,6 +87,7 @@ pub fn eval(op: &Op, inputs: &[&Tensor], out: &TensorType) -> Result<Tensor> {
         Op::Map(steps) => map::eval(steps, inputs, out),
         Op::Softmax(o) => softmax::eval(o, inputs, out),
         Op::LayerNorm(o) => norm::eval(o, inputs, out),
+        Op::Recurrent(o) => recurrent::eval(o, inputs, out),
         Op::BatchNorm { epsilon } => norm::eval_batch(epsilon.0, inputs, out),
         Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -115,6 +118,7 @@ pub fn nest(op: &Op, inputs: &[&TensorType], out: &TensorType) -> Result<Nest> {
         Op::Map(steps) => map::nest(steps, inputs, out),
         Op::Softmax(o) => softmax::nest(o, inputs, out),
         Op::LayerNorm(o) => norm::nest(o, inputs, out),
+        Op::Recurrent(o) => recurrent::nest(o, inputs, out),
         Op::BatchNorm { epsilon } => norm::nest_batch(epsilon.0, inputs, out),
         Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -128,7 +132,7 @@ pub fn nest(op: &Op, inputs: &[&TensorType], out: &TensorType) -> Result<Nest> {
     }
 }
 
-/// Multiply-accumulates of one run: those of convolutions and matrix products, 0 for every other operator.
+/// Multiply-accumulates of one run: those of convolutions, matrix products and recurrent layers, 0 for every other operator.
 pub fn macs(op: &Op, inputs: &[&TensorType], out: &TensorType) -> u64 {
     match op {
         Op::Conv2d(_) => {
@@ -140,6 +144,10 @@ pub fn macs(op: &Op, inputs: &[&TensorType], out: &TensorType) -> u64 {
             (inputs[0].elements() * (w.elements() / w.shape[0].max(1))) as u64
         }
         Op::MatMul(_) => (out.elements() * inputs[0].shape[inputs[0].rank() - 1]) as u64,
+        Op::Recurrent(_) => {
+            let x = inputs[0];
+            (x.shape[0] * x.shape[1]) as u64 * (inputs[1].elements() + inputs[2].elements()) as u64
+        }
         _ => 0,
     }
 }

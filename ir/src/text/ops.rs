@@ -76,6 +76,12 @@ fn plain_op(name: &str, a: &mut Attrs) -> Result<Option<Op>> {
             epsilon: a.required("epsilon")?,
             post: a.or("post", vec![])?,
         }),
+        "rnn" => recurrent(Cell::Rnn, a)?,
+        "gru" => recurrent(Cell::Gru { linear_before_reset: a.flag("linear_before_reset") }, a)?,
+        "lstm" => {
+            let (input_forget, peepholes) = (a.flag("input_forget"), a.flag("peepholes"));
+            recurrent(Cell::Lstm { input_forget, peepholes }, a)?
+        }
         "batch_norm" => Op::BatchNorm { epsilon: a.required("epsilon")? },
         "reshape" => Op::Reshape { shape: a.required("shape")? },
         "transpose" => Op::Transpose { perm: a.required("perm")? },
@@ -156,6 +162,15 @@ fn step(name: &str, at: Position, args: Vec<Item>) -> Result<Option<Step>> {
     Ok(Some(step))
 }
 
+fn recurrent(cell: Cell, a: &mut Attrs) -> Result<Op> {
+    Ok(Op::Recurrent(Recurrent {
+        cell,
+        reverse: a.flag("reverse"),
+        activations: a.or("activations", cell.default_activations().to_vec())?,
+        clip: a.optional("clip")?,
+    }))
+}
+
 /// Zero point, bounds and element type.
 fn integer_target(a: &mut Attrs) -> Result<(i32, i32, i32, DType)> {
     Ok((
@@ -199,6 +214,15 @@ impl Read for Step {
     fn read(item: &Item) -> Result<Step> {
         let Value::Word(name, args) = &item.value else { return Err(item.at.error("expected a step, as relu")) };
         step(name, item.at, args.clone())?.ok_or_else(|| item.at.error(format!("there is no step `{name}`")))
+    }
+}
+
+impl Read for Unary {
+    fn read(item: &Item) -> Result<Unary> {
+        match Step::read(item)? {
+            Step::Unary(u) => Ok(u),
+            step => Err(item.at.error(format!("`{}` is no function of one argument", step.name()))),
+        }
     }
 }
 

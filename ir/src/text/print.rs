@@ -243,6 +243,24 @@ fn attributes(op: &Op) -> Attributes {
         Op::Map(steps) => a.add("steps", format!("[{}]", join(steps, step))),
         Op::Softmax(o) => a.add("axis", o.axis).dequant(o.dequant).post(&o.post),
         Op::LayerNorm(o) => a.add("axis", o.axis).add("epsilon", float(o.epsilon)).post(&o.post),
+        Op::Recurrent(o) => {
+            let a = match o.cell {
+                Cell::Rnn => a,
+                Cell::Gru { linear_before_reset } => a.flag("linear_before_reset", linear_before_reset),
+                Cell::Lstm { input_forget, peepholes } => {
+                    a.flag("input_forget", input_forget).flag("peepholes", peepholes)
+                }
+            };
+            let a = a.flag("reverse", o.reverse);
+            let a = match o.activations == o.cell.default_activations() {
+                true => a,
+                false => a.add("activations", format!("[{}]", join(&o.activations, |u| unary(*u)))),
+            };
+            match o.clip {
+                Some(clip) => a.add("clip", float(clip)),
+                None => a,
+            }
+        }
         Op::BatchNorm { epsilon } => a.add("epsilon", float(*epsilon)),
         Op::Reshape { shape } | Op::Broadcast { shape } => a.list("shape", shape),
         Op::Transpose { perm } => a.list("perm", perm),

@@ -207,6 +207,18 @@ fn op_list() -> Vec<Op> {
             all.push(Op::Resize(Resize { shape: vec![1, 4], scales: vec![F32(1.0), F32(1.5)], mode, coordinates }));
         }
     }
+    for (cell, clip) in [
+        (Cell::Rnn, None),
+        (Cell::Gru { linear_before_reset: false }, None),
+        (Cell::Gru { linear_before_reset: true }, Some(F32(3.5))),
+        (Cell::Lstm { input_forget: false, peepholes: false }, None),
+        (Cell::Lstm { input_forget: true, peepholes: true }, Some(F32(0.1))),
+    ] {
+        let mut activations = cell.default_activations().to_vec();
+        all.push(Op::Recurrent(Recurrent { cell, reverse: false, activations: activations.clone(), clip: None }));
+        activations[0] = Unary::HardSigmoid(F32(0.2), F32(0.5));
+        all.push(Op::Recurrent(Recurrent { cell, reverse: true, activations, clip }));
+    }
     all.push(Op::Quantize { axis: 1, dtype: DType::U8 });
     all.push(Op::Dequantize { axis: 1 });
     let number = |op: &Op| match op {
@@ -231,8 +243,9 @@ fn op_list() -> Vec<Op> {
         Op::ArgMax { .. } => 18,
         Op::Quantize { .. } => 19,
         Op::Dequantize { .. } => 20,
+        Op::Recurrent(_) => 21,
     };
-    assert!(all.iter().map(number).collect::<BTreeSet<_>>().into_iter().eq(0..21));
+    assert!(all.iter().map(number).collect::<BTreeSet<_>>().into_iter().eq(0..22));
     all
 }
 

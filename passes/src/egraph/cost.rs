@@ -67,6 +67,7 @@ pub fn cycles(eg: &EGraph, node: &Node, target: &Target) -> f64 {
         Op::Reduce(_) => inputs[0].elements() as f64 * 1.5,
         Op::Softmax(_) => elements * 60.0,
         Op::LayerNorm(_) => elements * 8.0,
+        Op::Recurrent(o) => macs + elements * 30.0 * prices.float * o.activations.len() as f64,
         Op::BatchNorm { .. } => elements * 20.0,
         Op::Transpose { .. } => elements * 6.0,
         Op::Map(_) => elements,

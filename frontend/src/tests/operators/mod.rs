@@ -5,6 +5,7 @@ mod elementwise;
 mod microsoft;
 mod qonnx;
 mod quantize;
+mod recurrent;
 mod windows;
 
 use super::*;
