@@ -81,7 +81,7 @@ impl Case {
 fn resnet8_keeps_its_accuracy() {
     let Some(case) = Case::shared("mlperf_ic_float", "cifar10", "scale=1") else { return };
     for (scheme, points) in [("int8", 0.3), ("w4a8", 1.5), ("int16x8", 0.3), ("ternary", 8.0)] {
-        if full() || scheme == "int8" || scheme == "w4a8" {
+        if full() || scheme == "int8" {
             let loss = case.loss(scheme);
             assert!(loss <= points, "{scheme}: {loss} points lost");
         }
@@ -133,8 +133,8 @@ fn all_executors_agree_on_a_quantised_model() {
         assert!(report["outputs"][0]["same_largest"].as_u64().unwrap() >= 18, "{report}");
         // The same bytes again.
         assert_eq!(json(&format!("{line} --json"))["files"], report["files"]);
-        if has("cc") {
-            let line = format!("validate {} --target generic-c --json", to.display());
+        if has("cc") && (full() || scheme == "w4a8") {
+            let line = format!("validate {} --target generic-c --samples 1 --json", to.display());
             assert_eq!(json(&line)["ok"], true, "{scheme}");
         }
     }
