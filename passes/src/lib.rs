@@ -12,6 +12,7 @@ pub mod lower;
 pub mod pass;
 pub mod patch;
 pub mod pipeline;
+pub mod prune;
 pub mod quantize;
 pub mod single;
 

@@ -1,4 +1,4 @@
-//! Quantisation of a float model by running it: samples go through compiled code, and what is kept of them is histograms
+//! Quantisation and pruning of a float model by running it: samples go through compiled code, and what is kept of them is histograms
 //! and second moments, never activations.
 //!
 //! The mathematics is in [`mcc_passes::quantize`]. A model goes through as follows:
@@ -7,21 +7,25 @@
 //!    given what the quantised layers before it make of the samples;
 //! 3. the float graph and the quantised one run side by side, and the report says what each layer lost.
 
+mod prune;
 mod report;
+mod run;
 mod runner;
 
+pub use prune::{PruneOptions, PruneReport, Pruned, PrunedLayer, prune};
 pub use report::{LayerReport, OutputReport, Report};
 
 use crate::error::{Error, Result};
+use mcc_ir::Tensor;
 use mcc_ir::graph::{Def, Graph, ValueId};
 use mcc_ir::op::Op;
 use mcc_ir::types::QuantParams;
-use mcc_ir::{Tensor, TensorType};
 use mcc_passes::PassCx;
 use mcc_passes::quantize::columns::{Means, Moments};
 use mcc_passes::quantize::rewrite::{LayerWeights, rewrite};
-use mcc_passes::quantize::sites::{Layer, Sites};
+use mcc_passes::quantize::sites::Sites;
 use mcc_passes::quantize::{Histogram, Method, Scheme, equalise, prepare, reconstruct};
+use run::Run;
 use runner::Runner;
 use std::collections::HashMap;
 
@@ -87,29 +91,17 @@ pub fn quantise(
     options: &Options,
     progress: &Progress<'_>,
 ) -> Result<Quantised> {
-    mcc_ir::verify::verify(graph)?;
-    let quantised = |op: &Op| matches!(op, Op::Quantize { .. } | Op::Dequantize { .. });
-    if graph.values().any(|(_, v)| matches!(&v.def, Def::Node { op, .. } if quantised(op))) {
-        return Err(Error::Quantise("the model is quantised already".into()));
-    }
-    if samples.is_empty() {
-        return Err(Error::Calibration("there is no sample".into()));
-    }
-    let target = crate::Options::host().target;
     if options.per_tensor && options.scheme.is_sequential() {
         return Err(Error::Usage("one scale for all weights of a layer is for weights of 8 bits".into()));
     }
-    let mut float = prepare::prepare(graph, &PassCx::quiet(&target))?;
+    let mut float = prepared(graph, samples)?;
     if options.per_tensor {
         float = equalise::equalise(&float)?;
     }
-    let sites = Sites::of(&float, &options.keep)?;
-    if sites.layers.is_empty() {
-        let what = if options.keep.is_empty() { "" } else { " beside those that are kept" };
-        return Err(Error::Quantise(format!("the model has no layer with constant weights to quantise{what}")));
-    }
+    let sites = layers(&float, &options.keep)?;
     let grid = options.scheme.grid();
-    let mut run = Calibration { float: &float, sites: &sites, options, samples, progress };
+    let run = Run { float: &float, sites: &sites, samples, progress };
+    let mut run = Calibration { run, options };
     let (params, means) = run.activations()?;
     let weights = match options.scheme.is_sequential() {
         true => run.fit(&params)?,
@@ -120,71 +112,66 @@ pub fn quantise(
     Ok(Quantised { graph: done.graph, report })
 }
 
-/// What all steps share.
+/// The float graph that samples run through, with the layers' scales and biases inside the layers.
+fn prepared(graph: &Graph, samples: &dyn Samples) -> Result<Graph> {
+    mcc_ir::verify::verify(graph)?;
+    let quantised = |op: &Op| matches!(op, Op::Quantize { .. } | Op::Dequantize { .. });
+    if graph.values().any(|(_, v)| matches!(&v.def, Def::Node { op, .. } if quantised(op))) {
+        return Err(Error::Quantise("the model is quantised already".into()));
+    }
+    if samples.is_empty() {
+        return Err(Error::Calibration("there is no sample".into()));
+    }
+    Ok(prepare::prepare(graph, &PassCx::quiet(&crate::Options::host().target))?)
+}
+
+/// The layers with constant weights but those with names in `keep`.
+fn layers(float: &Graph, keep: &[String]) -> Result<Sites> {
+    let sites = Sites::of(float, keep)?;
+    if sites.layers.is_empty() {
+        let what = if keep.is_empty() { "" } else { " beside those that are kept" };
+        return Err(Error::Quantise(format!("the model has no layer with constant weights{what}")));
+    }
+    Ok(sites)
+}
+
+/// A run that quantises.
 struct Calibration<'a> {
-    float: &'a Graph,
-    sites: &'a Sites,
+    run: Run<'a>,
     options: &'a Options,
-    samples: &'a mut dyn Samples,
-    progress: &'a Progress<'a>,
 }
 
 /// Scale and zero point of each class of activations.
 type Params = HashMap<ValueId, QuantParams>;
 
 impl Calibration<'_> {
-    /// Sample `i`, checked.
-    fn sample(&mut self, i: usize) -> Result<Vec<Tensor>> {
-        let sample = self.samples.get(i)?;
-        let types: Vec<&TensorType> = self.float.inputs.iter().map(|p| self.float.ty(p.value)).collect();
-        if sample.len() != types.len() {
-            let (has, takes) = (sample.len(), types.len());
-            return Err(Error::Calibration(format!("sample {i} has {has} tensors, the model takes {takes}")));
-        }
-        for ((tensor, ty), port) in sample.iter().zip(types).zip(&self.float.inputs) {
-            if tensor.ty() != ty {
-                let reason = format!("sample {i}: input {:?} is {ty}, not {}", port.name, tensor.ty());
-                return Err(Error::Calibration(reason));
-            }
-            if tensor.dtype().is_float() && tensor.to_f32().iter().any(|v| !v.is_finite()) {
-                let reason = format!("sample {i}: input {:?} holds a value that is not finite", port.name);
-                return Err(Error::Calibration(reason));
-            }
-        }
-        Ok(sample)
-    }
-
     /// Runs the float graph: scales of the activations, and means of what layers read, one a group, where layers are not
     /// fitted later.
     fn activations(&mut self) -> Result<(Params, Vec<Vec<Means>>)> {
-        let layers = &self.sites.layers;
-        let taps: Vec<ValueId> = self.sites.points.iter().copied().chain(layers.iter().map(|l| l.x)).collect();
-        let mut runner = Runner::new(self.float, &taps)?;
+        let layers = &self.run.sites.layers;
+        let taps: Vec<ValueId> = self.run.sites.points.iter().copied().chain(layers.iter().map(|l| l.x)).collect();
+        let mut runner = Runner::new(self.run.float, &taps)?;
         let mut histograms: HashMap<ValueId, Histogram> = HashMap::new();
         let mut moments: Vec<Vec<Moments>> = match self.options.scheme.is_sequential() {
             true => Vec::new(),
             false => layers.iter().map(|l| vec![Moments::squares(l.rows.depth()); l.rows.groups()]).collect(),
         };
-        let count = self.samples.len();
+        let count = self.run.samples.len();
         for i in 0..count {
-            (self.progress)("calibrate", i, count);
-            let values = runner.run(&self.sample(i)?)?;
-            for v in &self.sites.points {
-                let histogram = histograms.entry(self.sites.class(*v)).or_default();
+            (self.run.progress)("calibrate", i, count);
+            let values = runner.run(&self.run.sample(i)?)?;
+            for v in &self.run.sites.points {
+                let histogram = histograms.entry(self.run.sites.class(*v)).or_default();
                 if histogram.add(&values[v]).is_err() {
-                    let name = self.name(*v);
+                    let name = self.run.name(*v);
                     return Err(Error::Calibration(format!("sample {i}: the result of {name:?} is not finite")));
                 }
             }
             for (layer, moments) in layers.iter().zip(&mut moments) {
-                for at in layer.rows.sample(ROWS.div_ceil(count), i) {
-                    for (g, m) in moments.iter_mut().enumerate() {
-                        m.add(|row| layer.rows.read(&values[&layer.x], at, g, row), []);
-                    }
-                }
+                run::add_rows(layer, moments, &values[&layer.x], (i, count));
             }
         }
-        (self.progress)("calibrate", count, count);
+        (self.run.progress)("calibrate", count, count);
         let grid = self.options.scheme.grid();
         let params = histograms.iter().map(|(v, h)| {
             let (lo, hi) = h.range(self.options.method, grid);
@@ -196,9 +183,9 @@ impl Calibration<'_> {
 
     /// Rounds all weights to nearest.
     fn round(&self, means: &[Vec<Means>]) -> HashMap<ValueId, LayerWeights> {
-        let all = self.sites.layers.iter().zip(means).enumerate().map(|(i, (layer, means))| {
-            let (rows, bias) = self.real(layer);
-            let levels = self.options.scheme.levels(i, self.sites.layers.len());
+        let all = self.run.sites.layers.iter().zip(means).enumerate().map(|(i, (layer, means))| {
+            let (rows, bias) = self.run.real(layer);
+            let levels = self.options.scheme.levels(i, self.run.sites.layers.len());
             (layer.value, reconstruct::simple(&rows, &bias, layer, levels, self.options.per_tensor, means))
         });
         all.collect()
@@ -208,52 +195,14 @@ impl Calibration<'_> {
     fn fit(&mut self, params: &Params) -> Result<HashMap<ValueId, LayerWeights>> {
         let grid = self.options.scheme.grid();
         let mut weights = HashMap::new();
-        let (layers, count) = (self.sites.layers.len(), self.samples.len());
-        for (i, layer) in self.sites.layers.iter().enumerate() {
-            let so_far = rewrite(self.float, self.sites, params, grid, &weights)?;
-            let new = |v: ValueId| so_far.values[v.index()].expect("what a live layer reads is live");
-            let skip: Vec<ValueId> = layer.skip.into_iter().collect();
-            let wanted: Vec<ValueId> = [layer.value].iter().chain(&skip).copied().collect();
-            let mut real = Runner::new(self.float, &wanted)?;
-            let given: Vec<ValueId> = [layer.x].iter().chain(&skip).map(|v| new(*v)).collect();
-            let mut rounded = Runner::new(&so_far.graph, &given)?;
-            let (groups, channels) = (layer.rows.groups(), layer.map.channels);
-            let share = channels / groups;
-            let mut moments = vec![Moments::new(layer.rows.depth(), share); groups];
-            for s in 0..count {
-                (self.progress)("fit layers", i * count + s, layers * count);
-                let sample = self.sample(s)?;
-                let (wanted, given) = (real.run(&sample)?, rounded.run(&sample)?);
-                let x = &given[&new(layer.x)];
-                let skipped = layer.skip.map(|v| (&wanted[&v], &given[&new(v)]));
-                for at in layer.rows.sample(ROWS.div_ceil(count), s) {
-                    for (g, m) in moments.iter_mut().enumerate() {
-                        let outputs = (g * share..(g + 1) * share).map(|c| {
-                            let o = layer.rows.output_index(at, c, channels);
-                            wanted[&layer.value][o] + skipped.map_or(0.0, |(real, rounded)| real[o] - rounded[o])
-                        });
-                        m.add(|row| layer.rows.read(x, at, g, row), outputs);
-                    }
-                }
-            }
-            let means: Vec<Means> = moments.into_iter().map(Moments::finish).collect();
-            let (rows, _) = self.real(layer);
+        let layers = self.run.sites.layers.len();
+        for (i, layer) in self.run.sites.layers.iter().enumerate() {
+            let so_far = rewrite(self.run.float, self.run.sites, params, grid, &weights)?;
+            let means = self.run.moments(layer, &so_far, "fit layers", (i, layers))?;
+            let (rows, _) = self.run.real(layer);
             let levels = self.options.scheme.levels(i, layers);
             weights.insert(layer.value, reconstruct::fitted(&rows, layer, levels, &means));
         }
-        (self.progress)("fit layers", layers * count, layers * count);
         Ok(weights)
-    }
-
-    /// Weights of a layer as rows, and its bias.
-    fn real(&self, layer: &Layer) -> (Vec<f64>, Vec<f64>) {
-        let constant = |v: ValueId| self.float.constant(v).map(Tensor::to_f64).unwrap_or_default();
-        let bias = layer.bias.map_or(vec![0.0; layer.map.channels], constant);
-        (layer.map.rows(&constant(layer.w)), bias)
-    }
-
-    /// The name of a value's node in the model.
-    fn name(&self, v: ValueId) -> String {
-        self.float.value(v).origin.first().map_or(v.to_string(), |n| n.to_string())
     }
 }

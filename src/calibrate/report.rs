@@ -1,9 +1,9 @@
 //! What quantisation cost: the float graph and the quantised one, side by side.
 
 use super::Calibration;
-use super::runner::Runner;
+use super::run::{Compared, Energy};
 use crate::error::Result;
-use mcc_ir::graph::ValueId;
+use mcc_ir::graph::{Graph, Port, ValueId};
 use mcc_passes::quantize::Grid;
 use mcc_passes::quantize::rewrite::{LayerWeights, Rewritten};
 use serde::Serialize;
@@ -45,66 +45,21 @@ pub struct OutputReport {
     pub same_largest: usize,
 }
 
-/// Energy of a signal and of its error.
-#[derive(Clone, Copy, Debug, Default)]
-struct Energy {
-    signal: f64,
-    error: f64,
-}
-
-impl Energy {
-    fn add(&mut self, real: impl IntoIterator<Item = f64>, found: impl IntoIterator<Item = f64>) {
-        for (a, b) in real.into_iter().zip(found) {
-            self.signal += a * a;
-            self.error += (a - b) * (a - b);
-        }
-    }
-
-    fn sqnr(self) -> Option<f64> {
-        (self.error > 0.0 && self.signal > 0.0).then(|| 10.0 * (self.signal / self.error).log10())
-    }
-
-    fn relative(self) -> f64 {
-        if self.signal > 0.0 { (self.error / self.signal).sqrt() } else { 0.0 }
-    }
-}
-
 impl Calibration<'_> {
     /// Runs both graphs on all samples.
     pub(super) fn compare(&mut self, done: &Rewritten, weights: &HashMap<ValueId, LayerWeights>) -> Result<Report> {
-        let sites = self.sites;
-        let outputs: Vec<ValueId> = self.float.outputs.iter().map(|p| p.value).collect();
-        let ends: Vec<ValueId> =
-            sites.layers.iter().map(|l| l.end).filter(|v| done.values[v.index()].is_some()).collect();
-        let all: Vec<ValueId> = ends.iter().chain(&outputs).copied().collect();
-        let new = |v: ValueId| done.values[v.index()].expect("filtered to be live");
-        let mut real = Runner::new(self.float, &all)?;
-        let mut rounded = Runner::new(&done.graph, &all.iter().map(|v| new(*v)).collect::<Vec<_>>())?;
-        let mut energies = vec![Energy::default(); all.len()];
-        let mut same = vec![0; outputs.len()];
-        let count = self.samples.len();
-        for i in 0..count {
-            (self.progress)("compare", i, count);
-            let sample = self.sample(i)?;
-            let (a, b) = (real.run(&sample)?, rounded.run(&sample)?);
-            for (v, energy) in all.iter().zip(&mut energies) {
-                energy.add(a[v].iter().map(|x| *x as f64), b[&new(*v)].iter().map(|x| *x as f64));
-            }
-            for (v, same) in outputs.iter().zip(&mut same) {
-                *same += (largest(&a[v]) == largest(&b[&new(*v)])) as usize;
-            }
-        }
-        (self.progress)("compare", count, count);
+        let sites = self.run.sites;
+        let ends: Vec<ValueId> = sites.layers.iter().map(|l| l.end).collect();
+        let compared = self.run.compare(done, &ends)?;
         let bits = match self.options.scheme.grid() {
             Grid::I8 => 8,
             Grid::I16 => 16,
         };
-        let of: HashMap<ValueId, Energy> = all.iter().copied().zip(energies.iter().copied()).collect();
         let mut layers: Vec<LayerReport> = Vec::new();
         let (mut before, mut after) = (0, 0);
-        for layer in &sites.layers {
-            let (Some(w), Some(energy)) = (weights.get(&layer.value), of.get(&layer.end)) else { continue };
-            let (rows, _) = self.real(layer);
+        for (layer, energy) in sites.layers.iter().zip(&compared.values) {
+            let (Some(w), Some(energy)) = (weights.get(&layer.value), energy) else { continue };
+            let (rows, _) = self.run.real(layer);
             let mut of_weights = Energy::default();
             of_weights.add(rows.iter().copied(), w.rounded.weights());
             let stored = if w.levels == mcc_passes::quantize::Levels::Int8 { 8 } else { 4 };
@@ -112,8 +67,8 @@ impl Calibration<'_> {
             before += 4 * (rows.len() + layer.bias.map_or(0, |_| layer.map.channels));
             after += bytes;
             layers.push(LayerReport {
-                name: self.name(layer.value),
-                op: self.float.node(layer.value).map_or("", |(op, _)| op.name()),
+                name: self.run.name(layer.value),
+                op: self.run.float.node(layer.value).map_or("", |(op, _)| op.name()),
                 weight_bits: w.levels.bits(),
                 activation_bits: bits,
                 bytes,
@@ -123,17 +78,18 @@ impl Calibration<'_> {
             });
         }
         layers.sort_by(|a, b| b.output_error.total_cmp(&a.output_error));
-        let report = |(i, port): (usize, &mcc_ir::graph::Port)| OutputReport {
-            name: port.name.clone(),
-            sqnr_db: energies[ends.len() + i].sqnr(),
-            same_largest: same[i],
-        };
-        let outputs = self.float.outputs.iter().enumerate().map(report).collect();
-        Ok(Report { samples: count, layers, outputs, weight_bytes_before: before, weight_bytes_after: after })
+        let outputs = outputs(self.run.float, &compared);
+        let samples = self.run.samples.len();
+        Ok(Report { samples, layers, outputs, weight_bytes_before: before, weight_bytes_after: after })
     }
 }
 
-/// The index of the largest element, the first among equals.
-fn largest(values: &[f32]) -> usize {
-    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+/// How far the outputs are off.
+pub fn outputs(float: &Graph, compared: &Compared) -> Vec<OutputReport> {
+    let report = |(port, (energy, same)): (&Port, &(Energy, usize))| OutputReport {
+        name: port.name.clone(),
+        sqnr_db: energy.sqnr(),
+        same_largest: *same,
+    };
+    float.outputs.iter().zip(&compared.outputs).map(report).collect()
 }

@@ -5,7 +5,7 @@ use super::npz::{self, Npz};
 use super::output;
 use super::preprocess::{Spec, stored_quant};
 use clap::ValueEnum;
-use mcc::calibrate::{self, Quantised, Samples};
+use mcc::calibrate::{self, Progress, Quantised, Samples};
 use mcc::ir::graph::{Graph, Port};
 use mcc::ir::{DType, QuantParams, Tensor, TensorType};
 use mcc::passes::quantize::{Method, Scheme};
@@ -27,6 +27,13 @@ pub struct QuantizeArgs {
     /// Leave the node with this name in floating point; may be given more than once
     #[arg(long, value_name = "NODE")]
     keep: Vec<String>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// How calibration data is read.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub struct DataArgs {
     /// Steps that turn stored samples into inputs of the model, as for `mcc eval`; none for inputs that are ready
     #[arg(long, value_name = "SPEC", default_value = "", hide_default_value = true)]
     preprocess: Spec,
@@ -79,19 +86,18 @@ fn parse_method(text: &str) -> std::result::Result<Method, String> {
     })
 }
 
-impl QuantizeArgs {
-    /// Quantises a graph with the calibration inputs in a file or a folder.
+impl DataArgs {
+    /// Does something with the calibration inputs in a file or a folder, and shows how far it is.
     ///
     /// # Errors
-    /// Where the data or the model does not serve.
-    pub fn quantise(&self, graph: &Graph, calib: &Path) -> Result<Quantised> {
+    /// Where the data does not serve, and those of `work`.
+    pub fn with<T>(
+        &self,
+        graph: &Graph,
+        calib: &Path,
+        work: impl FnOnce(&mut dyn Samples, &Progress<'_>) -> Result<T>,
+    ) -> Result<T> {
         let mut data = DataSet::open(calib, graph, &self.preprocess, self.samples)?;
-        let options = calibrate::Options {
-            scheme: self.scheme.into(),
-            method: self.method,
-            per_tensor: self.per_tensor,
-            keep: self.keep.clone(),
-        };
         let bar = output::progress(0, "");
         let progress = |what: &str, done: usize, of: usize| {
             if bar.message() != what {
@@ -101,9 +107,25 @@ impl QuantizeArgs {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         };
-        let quantised = calibrate::quantise(graph, &mut data, &options, &progress);
+        let result = work(&mut data, &progress);
         bar.finish_and_clear();
-        quantised
+        result
+    }
+}
+
+impl QuantizeArgs {
+    /// Quantises a graph with the calibration inputs in a file or a folder.
+    ///
+    /// # Errors
+    /// Where the data or the model does not serve.
+    pub fn quantise(&self, graph: &Graph, calib: &Path) -> Result<Quantised> {
+        let options = calibrate::Options {
+            scheme: self.scheme.into(),
+            method: self.method,
+            per_tensor: self.per_tensor,
+            keep: self.keep.clone(),
+        };
+        self.data.with(graph, calib, |samples, progress| calibrate::quantise(graph, samples, &options, progress))
     }
 
     /// Imports a model and quantises it, where there is calibration data.

@@ -19,6 +19,7 @@ mod npz;
 mod opt;
 mod output;
 mod preprocess;
+mod prune;
 mod quantize;
 mod render;
 mod requant;
@@ -58,6 +59,7 @@ struct Cli {
 enum Command {
     Compile(compile::Args),
     Quantize(quantize::Args),
+    Prune(prune::Args),
     Run(run::Args),
     Eval(eval::Args),
     Bench(bench::Args),
@@ -77,6 +79,7 @@ impl Command {
             Command::Check(args) => return check::run(args),
             Command::Compile(args) => compile::run(args),
             Command::Quantize(args) => quantize::run(args),
+            Command::Prune(args) => prune::run(args),
             Command::Run(args) => run::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Bench(args) => bench::run(args),

@@ -4,7 +4,7 @@ use super::args::ModelArgs;
 use super::calibration::QuantizeArgs;
 use super::output::{self, Written};
 use mcc::Result;
-use mcc::calibrate::Report;
+use mcc::calibrate::{OutputReport, Report};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -58,7 +58,6 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// A table of the layers, and a line for each output.
 pub fn text(report: &Report) -> String {
-    let db = |v: Option<f64>| v.map_or("exact".into(), |v| format!("{v:.1}"));
     let rows: Vec<Vec<String>> = report
         .layers
         .iter()
@@ -78,13 +77,23 @@ pub fn text(report: &Report) -> String {
     let header = ["error", "SQNR dB", "weights dB", "w bits", "a bits", "bytes", "op", "layer"];
     let mut text = output::table(&header, &rows);
     let n = |n: usize| output::thousands(n as u64);
-    for o in &report.outputs {
-        let (same, of) = (o.same_largest, report.samples);
-        text += &format!(
-            "output {:?}: SQNR {} dB, largest element the same on {same} of {of} samples\n",
-            o.name,
-            db(o.sqnr_db)
-        );
-    }
+    text += &outputs(&report.outputs, report.samples);
     text + &format!("weights {} B, were {} B\n", n(report.weight_bytes_after), n(report.weight_bytes_before))
+}
+
+/// A line for each output.
+pub fn outputs(outputs: &[OutputReport], samples: usize) -> String {
+    let line = |o: &OutputReport| {
+        format!(
+            "output {:?}: SQNR {} dB, largest element the same on {} of {samples} samples\n",
+            o.name,
+            db(o.sqnr_db),
+            o.same_largest
+        )
+    };
+    outputs.iter().map(line).collect()
+}
+
+pub fn db(v: Option<f64>) -> String {
+    v.map_or("exact".into(), |v| format!("{v:.1}"))
 }

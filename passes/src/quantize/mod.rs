@@ -14,7 +14,7 @@
 pub mod columns;
 pub mod equalise;
 pub mod histogram;
-mod linear;
+pub(crate) mod linear;
 pub mod prepare;
 pub mod reconstruct;
 pub mod rewrite;
@@ -71,10 +71,10 @@ impl Scheme {
 }
 
 /// Random numbers for samples, the same in every run (Steele, Lea and Flood's SplitMix64).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -83,7 +83,7 @@ impl Random {
     }
 
     /// From 0 to below 1.
-    fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -64,7 +64,7 @@ pub fn fitted(rows: &[f64], layer: &Layer, levels: Levels, means: &[Means]) -> L
 }
 
 /// The weights whose outputs are nearest to the wanted ones, drawn towards `w`.
-fn least_squares(w: &[f64], h: &[f64], m: &Means) -> Vec<f64> {
+pub(crate) fn least_squares(w: &[f64], h: &[f64], m: &Means) -> Vec<f64> {
     let d = m.depth;
     let trace: f64 = (0..d).map(|i| h[i * d + i]).sum();
     let ridge = RIDGE * trace / d as f64;

@@ -96,14 +96,18 @@ fn build(
     for port in &graph.outputs {
         out.add_output(port.name.clone(), values[port.value.index()].expect("outputs are live"));
     }
-    // What the layers no longer read goes.
-    let mut map = vec![None; out.len()];
-    let new = out.rebuild(|new, id, value, inputs| {
+    compacted(&out, values)
+}
+
+/// A graph without what nothing reads, and where the values in `values` are then.
+pub(crate) fn compacted(graph: &Graph, values: Vec<Option<ValueId>>) -> IrResult<Rewritten> {
+    let mut map = vec![None; graph.len()];
+    let new = graph.rebuild(|new, id, value, inputs| {
         let v = new.copy_value(value, inputs)?;
         map[id.index()] = Some(v);
         Ok(v)
     })?;
-    out.inputs.iter().zip(&new.inputs).for_each(|(old, new)| map[old.value.index()] = Some(new.value));
+    graph.inputs.iter().zip(&new.inputs).for_each(|(old, new)| map[old.value.index()] = Some(new.value));
     Ok(Rewritten { graph: new, values: values.into_iter().map(|v| v.and_then(|v| map[v.index()])).collect() })
 }
 
