@@ -8,8 +8,8 @@ use insta_cmd::assert_cmd_snapshot;
 #[test]
 fn help() {
     for command in [
-        "compile", "quantize", "run", "eval", "bench", "analyze", "explain", "validate", "check", "opt", "targets",
-        "ops", "passes",
+        "compile", "quantize", "prune", "run", "eval", "bench", "analyze", "explain", "validate", "check", "opt",
+        "targets", "ops", "passes",
     ] {
         insta::with_settings!({ snapshot_suffix => command }, {
             assert_cmd_snapshot!(mcc().args([command, "--help"]));

@@ -1,4 +1,4 @@
-//! Quantisation end to end: accuracy on stored data sets, agreement of the executors, faults of the input.
+//! Quantisation and pruning end to end: accuracy on stored data sets, agreement of the executors, faults of the input.
 //!
 //! By default a few schemes and models; with `MCC_FULL=1` all that have a bar.
 
@@ -36,8 +36,14 @@ impl Case {
     }
 
     fn quantise(&self, scheme: &str, to: &Path) -> Value {
+        self.calibrated("quantize", &["--scheme", scheme], to)
+    }
+
+    /// What a command that takes calibration data reports.
+    fn calibrated(&self, command: &str, options: &[&str], to: &Path) -> Value {
         let output = mcc()
-            .args(["quantize", "--samples", "256", "--json", "--scheme", scheme, "--preprocess", self.preprocess])
+            .args([command, "--samples", "256", "--json", "--preprocess", self.preprocess])
+            .args(options)
             .arg(&self.model)
             .arg("--calib")
             .arg(&self.calibration)
@@ -99,6 +105,56 @@ fn models_of_fashion_mnist_keep_their_accuracy() {
             }
         }
     }
+}
+
+#[test]
+fn resnet8_keeps_its_accuracy_with_half_its_weights() {
+    let Some(case) = Case::shared("mlperf_ic_float", "cifar10", "scale=1") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("p.onnx");
+    let report = case.calibrated("prune", &["--sparsity", "0.5"], &to);
+    assert_eq!(report["zeros"].as_u64().unwrap() * 2, report["weights"].as_u64().unwrap());
+    let loss = case.accuracy(&case.model) - case.accuracy(&to);
+    assert!(loss <= 1.5, "{loss} points lost");
+}
+
+#[test]
+fn pruned_models_are_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = inputs(folder.path(), noise);
+    let to = folder.path().join("p.onnx");
+    let line = |options: &str| {
+        let (data, to) = (data.display(), to.display());
+        format!("prune fm_lenet5.onnx --calib {data} --preprocess= {options} -o {to}")
+    };
+    for options in ["--sparsity 0.75", "--structure 2:4", "--sparsity 0"] {
+        let report = json(&format!("{} --json", line(options)));
+        let count = |key: &str| report[key].as_u64().unwrap();
+        let layers = report["layers"].as_array().unwrap();
+        let sum = |key: &str| layers.iter().map(|l| l[key].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((sum("zeros"), sum("weights")), (count("zeros"), count("weights")));
+        let share = count("zeros") as f64 / count("weights") as f64;
+        match options {
+            "--sparsity 0.75" => assert!((share - 0.75).abs() < 1e-3, "{share}"),
+            "--sparsity 0" => assert_eq!(json(&format!("{} --json", line(options)))["outputs"][0]["same_largest"], 20),
+            // Half of each layer, but of those whose input channels are no multiple of 4.
+            _ => {
+                let halves = layers.iter().map(|l| (l["zeros"].as_u64().unwrap() * 2, l["weights"].as_u64().unwrap()));
+                let (whole, half): (Vec<_>, Vec<_>) = halves.partition(|(zeros, _)| *zeros == 0);
+                assert!(whole.len() < half.len() && half.iter().all(|(zeros, weights)| zeros == weights), "{report}");
+            }
+        }
+        let case = models().join("fm_lenet5.npz");
+        assert_eq!(
+            status(&run(&format!("run {} --backend plan --case {} --atol 1e9", to.display(), case.display()))),
+            0
+        );
+    }
+    for options in ["", "--structure 2:4 --sparsity 0.5", "--structure 4:2", "--structure filter", "--sparsity 1"] {
+        assert_eq!(status(&run(&line(options))), 64, "{options}");
+    }
+    let keep = run(&line("--sparsity 0.5 --keep nowhere"));
+    assert!(stderr(&keep).contains("error[E0405]"), "{}", stderr(&keep));
 }
 
 /// Random inputs of the LeNet in the tests' models, 20 samples.
