@@ -369,6 +369,31 @@ proptest! {
     }
 
     #[test]
+    fn recurrent_layers(
+        gru: bool, reverse: bool, steps in 1usize..6, batch in 1usize..3, inputs in 1usize..20, hidden in 1usize..70,
+        seed: u64,
+    ) {
+        let cell = match gru {
+            true => Cell::Gru { linear_before_reset: true },
+            false => Cell::Lstm { input_forget: false, peepholes: false },
+        };
+        let rows = cell.gates() * hidden;
+        let tensor = |shape: &[usize], k: u64| random(&TensorType::new(DType::F32, shape), seed ^ k);
+        let mut operands = vec![
+            Operand::Input(tensor(&[steps, batch, inputs], 0)),
+            Operand::Const(tensor(&[rows, inputs], 1)),
+            Operand::Const(tensor(&[rows, hidden], 2)),
+            Operand::Const(tensor(&[cell.biases() * hidden], 3)),
+            Operand::Input(tensor(&[batch, hidden], 4)),
+        ];
+        if !gru {
+            operands.push(Operand::Const(tensor(&[batch, hidden], 5)));
+        }
+        let activations = cell.default_activations().to_vec();
+        check("recurrent_f32", &Op::Recurrent(Recurrent { cell, reverse, activations, clip: None }), &operands);
+    }
+
+    #[test]
     fn matrix_products(
         dtype in input_type(), batch in 1usize..4, on_right: bool, constant: bool, trans_b: bool, bias: bool,
         m in 1usize..15, k in 1usize..40, n in 1usize..40, post in post(), single: bool, seed: u64,

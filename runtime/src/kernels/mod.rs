@@ -22,6 +22,7 @@ mod matmul_f32;
 mod neon;
 mod pool;
 mod product;
+mod recurrent;
 mod simd;
 mod strips;
 mod tile;
@@ -137,6 +138,13 @@ catalogue! {
     "matmul_f32_avx2", Avx2, matmul_f32::prepare::<simd::Avx2>;
     #[cfg(target_arch = "x86_64")]
     "matmul_f32_avx512", Avx512, matmul_f32::prepare::<simd::Avx512>;
+    "recurrent_f32", Scalar, recurrent::prepare::<simd::Portable>;
+    #[cfg(target_arch = "aarch64")]
+    "recurrent_f32_neon", Neon, recurrent::prepare::<neon::Neon>;
+    #[cfg(target_arch = "x86_64")]
+    "recurrent_f32_avx2", Avx2, recurrent::prepare::<simd::Avx2>;
+    #[cfg(target_arch = "x86_64")]
+    "recurrent_f32_avx512", Avx512, recurrent::prepare::<simd::Avx512>;
 }
 
 /// The implementations that the host has beside loop nests. Those whose level this process does not have offer nothing.
