@@ -8,9 +8,9 @@ use crate::team::Team;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Estimated cycles of a call from which on threads share it. Measured on two cores at some 3 GHz: a job of two threads
-/// that are awake costs 1 to 2 microseconds beside its pieces, and the second thread finds its operands in the other one's
-/// cache; at 16 microseconds that is outweighed two times over, even where the estimate is twice the truth.
+/// Estimated cycles of a call from which on threads share it: some 16 microseconds at 3 GHz, so that what a job of two
+/// threads costs beside its pieces (a few microseconds, by estimate) is outweighed even where the estimate of the call is
+/// twice the truth.
 const ENOUGH: f64 = 50_000.0;
 /// Parts for each thread: more than one, so that a thread that is held up leaves some to the others.
 const PARTS: usize = 2;
