@@ -15,7 +15,7 @@ use serde::Serialize;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   mcc explain model.onnx /conv1/Conv --target stm32h7
-  mcc compile model.onnx --target stm32h7 -o out --name net --force /conv1/Conv=nest")]
+  mcc explain model.onnx /conv1/Conv --target stm32h7 --force /conv1/Conv=nest")]
 pub struct Args {
     #[command(flatten)]
     plan: PlanArgs,
