@@ -4,7 +4,7 @@ mod jit_support;
 
 use jit_support::*;
 use mcc_backends::jit;
-use mcc_ir::op::{Conv2d, Layout, Op, Step, Unary};
+use mcc_ir::op::{Step, Unary};
 use mcc_ir::{DType, TensorType};
 use mcc_runtime::{CATALOGUE, TensorMut, TensorRef, Threads};
 use std::alloc::{GlobalAlloc, Layout as Block, System};
@@ -38,16 +38,7 @@ static COUNTING: Counting = Counting;
 fn runs_allocate_nothing() {
     let x = random(&TensorType::new(DType::F32, [1, 16, 16, 24]), 1);
     let weights = random(&TensorType::new(DType::F32, [40, 3, 3, 24]), 2);
-    let op = Op::Conv2d(Conv2d {
-        layout: Layout::Nhwc,
-        stride: [1, 1],
-        pad: [1; 4],
-        dilation: [1, 1],
-        groups: 1,
-        pad_value: 0,
-        bias: false,
-        post: vec![Step::Unary(Unary::Relu)],
-    });
+    let op = same_conv(vec![Step::Unary(Unary::Relu)]);
     let operands = [Operand::Input(x.clone()), Operand::Const(weights)];
     let values = x.to_f32();
     let mut out = vec![0f32; 16 * 16 * 40];

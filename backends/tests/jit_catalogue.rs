@@ -453,16 +453,7 @@ fn integer_sums_wrap() {
 fn ill_packed_plans_are_refused() {
     let x = random(&TensorType::new(DType::I8, [1, 4, 4, 3]), 1);
     let w = random(&TensorType::new(DType::I8, [5, 3, 3, 3]), 2);
-    let op = Op::Conv2d(Conv2d {
-        layout: Layout::Nhwc,
-        stride: [1, 1],
-        pad: [1; 4],
-        dilation: [1, 1],
-        groups: 1,
-        pad_value: 0,
-        bias: false,
-        post: vec![Step::Cast(DType::I8)],
-    });
+    let op = same_conv(vec![Step::Cast(DType::I8)]);
     let operands = [Operand::Input(x), Operand::Const(w)];
     let good = implement(op_plan(&op, &operands, true), implementation("product_i8")).expect("an offer");
     assert!(jit::compile(&good).is_ok());

@@ -4,6 +4,7 @@
 use mcc_ir::catalogue::{Implementation, KernelSpec, NEST};
 use mcc_ir::graph::origin;
 use mcc_ir::nest::Nest;
+use mcc_ir::op::{Conv2d, Layout, Step};
 use mcc_ir::packing::Packing;
 use mcc_ir::plan::{Arena, Arg, Bounds, Buffer, BufferId, BufferKind, ConstId, Kernel, Plan, PlanConst, PlanPort};
 use mcc_ir::{DType, Op, Target, Tensor, TensorType, ops};
@@ -20,6 +21,20 @@ impl Operand {
             Operand::Input(t) | Operand::Const(t) => t,
         }
     }
+}
+
+/// A 3x3 convolution, NHWC, whose output has the size of its input.
+pub fn same_conv(post: Vec<Step>) -> Op {
+    Op::Conv2d(Conv2d {
+        layout: Layout::Nhwc,
+        stride: [1, 1],
+        pad: [1; 4],
+        dilation: [1, 1],
+        groups: 1,
+        pad_value: 0,
+        bias: false,
+        post,
+    })
 }
 
 pub fn host() -> Target {
